@@ -1,0 +1,1 @@
+//! A userspace Xen block backend that carries protection information end to end.

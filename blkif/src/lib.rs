@@ -1,0 +1,1 @@
+//! The Xen block protocol: ABIs, ring, requests, responses, DIX pairing, features.

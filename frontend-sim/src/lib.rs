@@ -1,0 +1,1 @@
+//! The paired block frontend: correct by default, hostile on request.

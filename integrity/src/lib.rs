@@ -1,0 +1,1 @@
+//! T10 protection information: profiles, tuples, guards, generate, verify, remap.

@@ -1,0 +1,1 @@
+//! Xenstore: a client, and an embedded server for machines without Xen.
