@@ -10,6 +10,8 @@
 //! | IP | the ones-complement sum of little-endian words, folded to 16 bits, not yet inverted |
 
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
