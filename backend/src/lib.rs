@@ -1,1 +1,20 @@
 //! A userspace Xen block backend that carries protection information end to end.
+//!
+//! ```text
+//! guest ring -> copy slot once -> parse -> pair (DIX) -> admit (range, mode, limits)
+//!   -> grant copy in (data + PI) -> verify or make PI -> submit
+//!   -> completion -> verify -> grant copy out -> respond -> notify once
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`config`] | what an operator can say: a disk's target string, the daemon's file |
+//! | [`control`] | the one control thread: xenstore watches, the xenbus life of each disk |
+//! | [`queue`] | one thread per ring: the way of a request |
+//! | [`io`] | what queues and stores share: the io_uring, the buffer pool, the doorbell |
+//! | [`store`] | backing devices behind one trait: null, file, file with a PI sidecar |
+//! | [`image`] | the sidecar's tools: protect, scrub, reseal |
+
+pub mod io;
+pub mod queue;
+pub mod store;

@@ -1,0 +1,9 @@
+//! What queues and stores share: a ring to the kernel, a pool of private buffers, a doorbell between threads.
+
+mod doorbell;
+mod pool;
+mod ring;
+
+pub use doorbell::Doorbell;
+pub use pool::{Lease, PAGE, Pool};
+pub use ring::{Owner, Ring, RingError};

@@ -1,0 +1,242 @@
+//! A queue's io_uring, the one place where its thread waits.
+//!
+//! The queue and its store share the ring; the top byte of `user_data` says whose completion it is.
+
+use crate::io::{Lease, Pool};
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue, types};
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// Whose completion a `user_data` names. The lower 56 bits are the owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The queue: its event channel, its doorbell.
+    Queue,
+    /// The store the queue serves.
+    Store,
+}
+
+const STORE: u64 = 1 << 56;
+/// IORING_ENTER_GETEVENTS (linux/io_uring.h): run the completion work that is due.
+const GETEVENTS: u32 = 1;
+
+impl Owner {
+    /// The `user_data` of this owner's `value` (below 2^56).
+    pub fn user_data(self, value: u64) -> u64 {
+        debug_assert!(value < STORE);
+        match self {
+            Owner::Queue => value,
+            Owner::Store => value | STORE,
+        }
+    }
+
+    /// Takes a `user_data` apart.
+    pub fn of(user_data: u64) -> (Owner, u64) {
+        (if user_data & STORE == 0 { Owner::Queue } else { Owner::Store }, user_data & (STORE - 1))
+    }
+}
+
+/// Why there is no ring.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel has no io_uring at all.
+    #[error(
+        "this kernel has no io_uring (io_uring_setup: ENOSYS); Linux 5.15 or newer with CONFIG_IO_URING is needed"
+    )]
+    Missing,
+    /// It is switched off for us.
+    #[error(
+        "io_uring is switched off here (io_uring_setup: {0}); see sysctl kernel.io_uring_disabled and seccomp rules"
+    )]
+    Disabled(io::Error),
+    /// Anything else.
+    #[error("cannot set up an io_uring: {0}")]
+    Setup(io::Error),
+}
+
+/// An io_uring with room for `entries` submissions; a full submission queue is submitted and goes on.
+pub struct Ring {
+    uring: IoUring,
+    fixed: bool,
+    pending: usize,
+    submits: u64,
+}
+
+impl Ring {
+    /// Sets up a ring for one thread.
+    ///
+    /// # Errors
+    /// [`RingError`], which says in one line what is missing.
+    pub fn new(entries: u32) -> Result<Self, RingError> {
+        // One thread submits and reaps, and runs the kernel's completion work only when it enters: fewer
+        // interruptions (SINGLE_ISSUER and DEFER_TASKRUN are Linux 6.1).
+        let modern = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_r_disabled()
+            .setup_cqsize(entries * 4)
+            .build(entries);
+        let uring = match modern {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                IoUring::builder().setup_r_disabled().setup_cqsize(entries * 4).build(entries)
+            }
+            other => other,
+        };
+        let uring = uring.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSYS) => RingError::Missing,
+            Some(libc::EPERM | libc::EACCES) => RingError::Disabled(error),
+            _ => RingError::Setup(error),
+        })?;
+        Ok(Self { uring, fixed: false, pending: 0, submits: 0 })
+    }
+
+    /// Makes the calling thread the ring's one issuer. Called once, by the thread that will use it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn enable(&mut self) -> io::Result<()> {
+        self.uring.submitter().register_enable_rings()
+    }
+
+    /// Registers a pool's pages, so that the kernel need not pin them for each request. Where it refuses (a
+    /// locked-memory limit), the ring works without.
+    pub fn register(&mut self, pool: &Pool) {
+        let (base, length) = pool.data_range();
+        let iovec = libc::iovec { iov_base: base.cast(), iov_len: length };
+        // SAFETY: the pool's pages stay mapped while the ring lives: the queue drops its ring before its pool.
+        match unsafe { self.uring.submitter().register_buffers(&[iovec]) } {
+            Ok(()) => self.fixed = true,
+            Err(error) => log::debug!("buffers are not registered ({error}); raise LimitMEMLOCK to allow it"),
+        }
+    }
+
+    /// Queues an entry.
+    ///
+    /// # Safety
+    /// Every buffer the entry names must stay valid and unaliased until its completion has been taken.
+    pub unsafe fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: the caller's promise, handed on.
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                self.pending += 1;
+                return;
+            }
+            // Full: the kernel takes what is there. EBUSY means completions must be reaped first; they are kept
+            // by the kernel (NODROP), so submitting again is enough.
+            self.submits += 1;
+            match self.uring.submit() {
+                Ok(_) => self.pending = 0,
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => {}
+                Err(error) => panic!("io_uring_enter: {error}"),
+            }
+        }
+    }
+
+    /// Queues a read of a whole lease from `fd` at `offset`.
+    pub fn read(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, user_data: u64) {
+        let (at, length) = rest(lease, skip);
+        let entry = if self.fixed {
+            opcode::ReadFixed::new(types::Fd(fd), at, length, 0).offset(offset).build()
+        } else {
+            opcode::Read::new(types::Fd(fd), at, length).offset(offset).build()
+        };
+        // SAFETY: the store owns the lease until it takes this completion.
+        unsafe { self.push(&entry.user_data(user_data)) }
+    }
+
+    /// Queues a write of a whole lease to `fd` at `offset`, with `flags` of pwritev2 (RWF_DSYNC for FUA).
+    pub fn write(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, flags: i32, user_data: u64) {
+        let (at, length) = rest(lease, skip);
+        let at = at.cast_const();
+        let entry = if self.fixed {
+            opcode::WriteFixed::new(types::Fd(fd), at, length, 0).offset(offset).rw_flags(flags).build()
+        } else {
+            opcode::Write::new(types::Fd(fd), at, length).offset(offset).rw_flags(flags).build()
+        };
+        // SAFETY: the store owns the lease until it takes this completion.
+        unsafe { self.push(&entry.user_data(user_data)) }
+    }
+
+    /// Queues a one-shot poll for `fd` to become readable.
+    pub fn poll(&mut self, fd: RawFd, user_data: u64) {
+        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(user_data);
+        // SAFETY: the entry names no memory.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Whether a completion can be taken, now or by entering the kernel once without waiting.
+    pub fn ready(&mut self) -> bool {
+        !self.uring.completion().is_empty() || self.taskrun()
+    }
+
+    /// Hands everything queued to the kernel and, with `wait`, sleeps until a completion is there or the time is
+    /// over.
+    ///
+    /// # Errors
+    /// io_uring_enter's own, but for interruptions and time-outs, which are no errors here.
+    pub fn submit(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let result = match wait {
+            // Nothing to hand in, and the kernel says that nothing is ready either: no call at all.
+            None if self.pending == 0 && !self.taskrun() => return Ok(()),
+            None => {
+                // SAFETY: no argument is passed; what the queued entries name is their pushers' promise.
+                unsafe {
+                    self.uring.submitter().enter::<()>(
+                        u32::try_from(self.pending).unwrap_or(u32::MAX),
+                        0,
+                        GETEVENTS,
+                        None,
+                    )
+                }
+            }
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+            }
+        };
+        self.submits += 1;
+        self.pending = 0;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next completion: `user_data` and result.
+    pub fn reap(&mut self) -> Option<(u64, i32)> {
+        let entry = self.uring.completion().next()?;
+        Some((entry.user_data(), entry.result()))
+    }
+
+    /// Whether completions wait for the kernel to be entered (DEFER_TASKRUN).
+    fn taskrun(&mut self) -> bool {
+        self.uring.submission().taskrun()
+    }
+
+    /// How many entries wait to be submitted.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// How often the kernel was entered.
+    pub fn submits(&self) -> u64 {
+        self.submits
+    }
+}
+
+fn rest(lease: &Lease, skip: usize) -> (*mut u8, u32) {
+    debug_assert!(skip < lease.len());
+    (lease.data_ptr().wrapping_add(skip), u32::try_from(lease.len() - skip).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,97 @@
+//! Per-queue counters: the queue's thread writes them, anybody reads them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A queue's counters, shared between its thread and whoever reads them.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// A copy of [`Counters`] at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// The values now. Each is exact; together they are of about the same moment.
+            pub fn read(&self) -> Stats {
+                Stats { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl Stats {
+            /// Name and value of each, in the order of declaration.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
+        impl std::ops::AddAssign for Stats {
+            fn add_assign(&mut self, other: Self) { $(self.$name += other.$name;)* }
+        }
+    };
+}
+
+counters! {
+    /// Read requests answered with success.
+    reads,
+    /// Bytes of data read.
+    read_bytes,
+    /// Write requests answered with success.
+    writes,
+    /// Bytes of data written.
+    written_bytes,
+    /// Flush requests answered with success.
+    flushes,
+    /// Discard requests answered with success.
+    discards,
+    /// Requests that came with the guest's own PI.
+    dix_requests,
+    /// Requests whose PI the daemon made (writes) or checked alone (reads).
+    daemon_requests,
+    /// Requests answered with an error, whatever the reason.
+    errors,
+    /// Requests refused before any I/O: malformed, out of range, forbidden.
+    refused,
+    /// Requests from the guest whose PI did not match.
+    guest_mismatches,
+    /// Reads whose PI from the medium did not match.
+    medium_mismatches,
+    /// Intervals read or written with an escape: not protected.
+    escaped_intervals,
+    /// Grant operations the hypervisor refused.
+    grant_errors,
+    /// Batches consumed from the ring.
+    batches,
+    /// Grant copy calls.
+    copy_calls,
+    /// Segments copied.
+    copies,
+    /// Kernel entries of the io_uring.
+    submits,
+    /// Notifications sent to the guest.
+    notifications,
+    /// Wake-ups from sleep.
+    wakeups,
+    /// Wake-ups that spinning saved.
+    spins_won,
+    /// Times the ring was left alone because the pool was exhausted.
+    pool_waits,
+}
+
+/// A counter with one writer: its update is a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may.
+    pub fn add(&self, n: u64) {
+        // Relaxed: a statistic orders nothing. Load and store instead of fetch_add: there is one writer.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

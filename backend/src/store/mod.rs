@@ -1,0 +1,138 @@
+//! Backing devices behind one trait.
+//!
+//! ```text
+//! control thread           queue thread 0              queue thread 1
+//! Store::open ----------> Store::queue -> StoreQueue   Store::queue -> StoreQueue
+//!                           submit(Io)                   submit(Io)
+//!                           complete(CQE) -> Completion  ...
+//! Store::close <--- after every queue has drained and gone
+//! ```
+//!
+//! A store gets requests that are already admitted: in range, of whole logical blocks, allowed by the disk's mode.
+//! What it stores as protection information (PI) is what it is handed: the queue has checked or made it. A store
+//! maps reference tags itself where its medium counts otherwise than the virtual disk.
+
+use crate::io::{Doorbell, Lease, Ring};
+use integrity::Profile;
+use std::io;
+use std::sync::Arc;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Fill the lease with data and metadata.
+    Read,
+    /// Store the lease's data and metadata; with `fua`, durably before the completion.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Make every write that completed on any queue of the disk durable.
+    Flush,
+    /// The range's contents are no longer needed.
+    Discard,
+}
+
+/// One I/O. It owns its buffer until the [`Completion`] hands it back.
+#[derive(Debug)]
+pub struct Io {
+    /// The queue's name of it.
+    pub id: u32,
+    /// What to do.
+    pub op: Op,
+    /// Where, in bytes on the disk, a multiple of the logical block size.
+    pub offset: u64,
+    /// How much, in bytes, a multiple of the logical block size; 0 for a flush. For reads and writes the lease's length.
+    pub bytes: u64,
+    /// The data and its metadata (reads and writes).
+    pub buffer: Option<Lease>,
+}
+
+/// The end of an [`Io`].
+#[derive(Debug)]
+pub struct Completion {
+    /// The queue's name of it.
+    pub id: u32,
+    /// The buffer handed in.
+    pub buffer: Option<Lease>,
+    /// How it went: an errno on failure. EILSEQ means that the device found PI that does not match.
+    pub result: Result<(), Errno>,
+}
+
+/// A kernel error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+/// The shape of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Size in bytes, a multiple of the logical block size.
+    pub bytes: u64,
+    /// Smallest unit of I/O in bytes, at least 512.
+    pub logical_block: u32,
+    /// The unit the medium writes in, in bytes.
+    pub physical_block: u32,
+}
+
+/// How a store discards, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscardUnit {
+    /// Smallest range worth discarding.
+    pub granularity: u32,
+    /// Offset of the first such range.
+    pub alignment: u32,
+}
+
+/// What a store can do. Fixed while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The PI it keeps for every interval, or none.
+    pub profile: Option<Profile>,
+    /// Whether writes and discards are impossible.
+    pub read_only: bool,
+    /// Whether and how it discards.
+    pub discard: Option<DiscardUnit>,
+    /// Whether a completed write may still be lost until a flush.
+    pub volatile_cache: bool,
+}
+
+/// A backing device, shared by the queues of one disk.
+pub trait Store: Send + Sync {
+    /// The disk's shape.
+    fn geometry(&self) -> Geometry;
+
+    /// What the store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// One queue's way into the store. `doorbell` wakes that queue's thread, which then calls
+    /// [`StoreQueue::resume`].
+    ///
+    /// # Errors
+    /// The kernel refuses a resource.
+    fn queue(self: Arc<Self>, doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>>;
+
+    /// Makes everything durable and leaves the store as one that was closed cleanly. Called once, by the control
+    /// thread, after every queue has drained and gone.
+    ///
+    /// # Errors
+    /// Something could not be made durable; the store then stays marked as not closed cleanly.
+    fn close(&self) -> io::Result<()>;
+}
+
+/// One queue's half of a store. Every [`Io`] submitted ends in exactly one [`Completion`].
+pub trait StoreQueue: Send {
+    /// Starts an I/O. It may complete at once, into `done`.
+    fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>);
+
+    /// Takes a completion of the ring that [`Owner::Store`](crate::io::Owner::Store) owns: its 56-bit value and result.
+    fn complete(&mut self, value: u64, result: i32, ring: &mut Ring, done: &mut Vec<Completion>);
+
+    /// Goes on with what waited for another queue, after the doorbell rang.
+    fn resume(&mut self, ring: &mut Ring, done: &mut Vec<Completion>);
+}
