@@ -1,64 +1,74 @@
-//! The simulation (work in progress).
-use std::path::Path;
+//! The hypervisor between ordinary processes: no Xen needed, the same semantics where they bite.
+//!
+//! ```text
+//!   backend process                         frontend process
+//!     Sim (domain 0) ----- broker.sock ------ Sim (domain 1)       control: maps, grants, ports
+//!       |        |                              |        |
+//!       |   domain 1's memory and grant table  -+        |         data: shared memory, no broker
+//!       +------- words and eventfds of channels ---------+         notifications: no broker
+//! ```
+//!
+//! A [`Broker`] is a thread of any process. It makes each domain's memory and grant table as memory files
+//! when the domain's first process connects, hands them out, and is the only one to write grant entries.
+//! The domain ends with its last process, killed or not: what it granted, allocated and mapped is taken
+//! back. Its pages that others have mapped stay valid for them until they unmap.
+//!
+//! What is as on Xen: grants name one domain, may be read-only, and are refused with Xen's numbers; a page
+//! that is mapped cannot be revoked; ports are bound by the domain they were allocated for, by one at a
+//! time, and may be bound again when the other end has closed; events coalesce and stay masked from
+//! acknowledge to unmask; nobody is told that a peer died. What is not: a copy makes a revocation wait
+//! instead of fail, and processes are trusted not to write each other's memory behind the API's back.
 
-use crate::{
-    Access, Backend, Copier, Counted, DomId, Error, EventChannel, Frontend, GrantRef, Mapping, Port, Shared,
-    Statistics,
-};
+mod broker;
+mod channel;
+mod client;
+mod copier;
+mod counters;
+mod domain;
+mod extents;
+mod ports;
+mod state;
+mod table;
+mod wire;
 
-/// Keeps the domains.
-pub struct Broker(());
+use std::path::{Path, PathBuf};
 
-impl Broker {
-    /// Starts a broker on `dir`.
-    ///
-    /// # Errors
-    /// None yet.
-    pub fn start(_dir: &Path) -> Result<Self, Error> {
-        Err(Error::Disconnected)
+pub use broker::Broker;
+pub use client::{Sim, connect, connect_with};
+
+/// The sizes of a domain, chosen by its first process.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Pages of memory, allocated as they are touched. At most 2^24.
+    pub memory_pages: usize,
+    /// Entries of the grant table. At most 2^24.
+    pub grant_entries: u32,
+}
+
+impl Default for Options {
+    /// 1 GiB of memory, 64 Ki references.
+    fn default() -> Self {
+        Self { memory_pages: 1 << 18, grant_entries: 1 << 16 }
     }
 }
 
-/// One domain's handle.
-pub struct Sim {
-    domain: DomId,
+/// What is in use of a domain's, and by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Its pages granted and not taken back yet.
+    pub granted: usize,
+    /// Its grants that others have mapped, each as often as it is mapped. Counted even when the domain is
+    /// gone, until they are unmapped.
+    pub mapped: usize,
+    /// Its ports, bound or not.
+    pub ports: usize,
+    /// Its ports that are bound to an open port of another.
+    pub bound: usize,
+    /// Copiers there are on its pages.
+    pub copiers: usize,
 }
 
-/// Connects as `domain`.
-///
-/// # Errors
-/// [`Error::Disconnected`].
-pub fn connect(dir: &Path, domain: DomId) -> Result<Sim, Error> {
-    std::fs::metadata(dir).map_err(Error::system("looking for the broker"))?;
-    Ok(Sim { domain })
-}
-
-impl Counted for Sim {
-    fn statistics(&self) -> Statistics {
-        Statistics::default()
-    }
-}
-
-impl Backend for Sim {
-    fn map(&self, _: DomId, _: &[GrantRef]) -> Result<Mapping, Error> {
-        Err(Error::Disconnected)
-    }
-    fn copier(&self, _: DomId) -> Result<Box<dyn Copier>, Error> {
-        Err(Error::Disconnected)
-    }
-    fn bind(&self, _: DomId, _: Port) -> Result<Box<dyn EventChannel>, Error> {
-        Err(Error::Disconnected)
-    }
-}
-
-impl Frontend for Sim {
-    fn domain(&self) -> DomId {
-        self.domain
-    }
-    fn share(&self, _: DomId, _: usize, _: Access) -> Result<Shared, Error> {
-        Err(Error::Disconnected)
-    }
-    fn allocate(&self, _: DomId) -> Result<Box<dyn EventChannel>, Error> {
-        Err(Error::Disconnected)
-    }
+/// Where the broker of a directory listens.
+fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("broker.sock")
 }
