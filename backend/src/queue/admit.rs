@@ -65,8 +65,8 @@ pub(crate) fn admit(
     sector: Sectors,
     bytes: u64,
 ) -> Result<u64, Refused> {
-    if kind == Kind::Flush && bytes == 0 {
-        // An empty flush may carry any sector number (blkif.h says nothing of it; guests leave garbage).
+    if matches!(kind, Kind::Flush | Kind::Barrier) && bytes == 0 {
+        // Without data the sector number means nothing, and guests leave garbage in it.
         return Ok(0);
     }
     let geometry = disk.store.geometry();
