@@ -154,7 +154,11 @@ impl Link {
             Ok(_) | Err(Error::Disconnected) => Ok(()),
             Err(error) => {
                 self.watches().remove(&watch.path, &watch.token);
-                Err(error)
+                // Xen 4.17 says E2BIG where later versions say ENOSPC; the request itself is never too long.
+                match error {
+                    Error::TooBig { path } => Err(Error::Quota { path }),
+                    error => Err(error),
+                }
             }
         }
     }
