@@ -93,15 +93,34 @@ impl Pairing {
     /// As [`BackRing::consume`].
     #[inline]
     pub fn next<M: RingMemory>(&self, ring: &mut BackRing<M>) -> Result<Option<Paired>, RingError> {
+        let mut paired = Paired::NeedMore(PAIR);
+        Ok(self.next_into(ring, &mut paired)?.then_some(paired))
+    }
+
+    /// As [`Self::next`], but parsed in place, which saves moving a request: false, and `paired` as it
+    /// was, when the ring has no more visible.
+    ///
+    /// # Errors
+    /// As [`BackRing::consume`].
+    #[inline]
+    pub fn next_into<M: RingMemory>(
+        &self,
+        ring: &mut BackRing<M>,
+        paired: &mut Paired,
+    ) -> Result<bool, RingError> {
         if ring.visible(1)? == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let first = ring.peek(0);
-        let second =
-            if self.starts_pair(&first) && ring.visible(PAIR)? >= PAIR { Some(ring.peek(1)) } else { None };
-        let paired = self.pair(&first, second.as_ref());
+        if !first.is_flagged() {
+            self.single(&first, paired);
+        } else if self.starts_pair(&first) && ring.visible(PAIR)? >= PAIR {
+            self.flagged(&first, Some(&ring.peek(1)), paired);
+        } else {
+            self.flagged(&first, None, paired);
+        }
         ring.advance(paired.slots());
-        Ok(Some(paired))
+        Ok(true)
     }
 
     /// Whether a slot is the first of a pair, so that the one after it must be seen.
@@ -115,45 +134,58 @@ impl Pairing {
 
     /// Judges a slot and, if it starts a pair and the next is visible, that one.
     /// [`Paired::slots`] says how many of them are consumed.
-    #[inline]
     pub fn pair(&self, first: &RawSlot, second: Option<&RawSlot>) -> Paired {
-        if !first.is_flagged() {
-            return match Request::parse(first, &self.limits) {
-                Ok(request) => Paired::Single(request),
-                Err(Refusal::UnknownOperation(wire::OP_INTEGRITY)) => refuse(first, Refusal::LonePayload),
-                Err(refusal) => refuse(first, refusal),
-            };
+        let mut paired = Paired::NeedMore(PAIR);
+        if first.is_flagged() {
+            self.flagged(first, second, &mut paired);
+        } else {
+            self.single(first, &mut paired);
         }
-        self.flagged(first, second)
+        paired
     }
 
-    fn flagged(&self, first: &RawSlot, second: Option<&RawSlot>) -> Paired {
-        let Some(dix) = self.limits.dix else {
-            return refuse(first, Refusal::NotNegotiated(first.operation()));
-        };
-        if !self.starts_pair(first) {
-            return refuse(first, without_data(first));
-        }
-        let Some(second) = second else {
-            return Paired::NeedMore(PAIR);
-        };
-        if !is_payload_of(first, second) {
-            return refuse(first, Refusal::NoPayload);
-        }
-        match self.parse_pair(&dix, first, second) {
-            Ok((data, payload)) => Paired::Pair { data, payload },
-            Err(reason) => refuse_both(first, second, reason),
+    #[inline]
+    fn single(&self, slot: &RawSlot, paired: &mut Paired) {
+        *paired = Paired::Single(Request::named(slot));
+        let Paired::Single(request) = paired else { return };
+        match request.fill(slot, &self.limits) {
+            Ok(()) => {}
+            Err(Refusal::UnknownOperation(wire::OP_INTEGRITY)) => {
+                *paired = refuse(slot, Refusal::LonePayload)
+            }
+            Err(refusal) => *paired = refuse(slot, refusal),
         }
     }
 
-    fn parse_pair(
+    fn flagged(&self, first: &RawSlot, second: Option<&RawSlot>, paired: &mut Paired) {
+        *paired = match (self.limits.dix, second) {
+            (None, _) => refuse(first, Refusal::NotNegotiated(first.operation())),
+            _ if !self.starts_pair(first) => refuse(first, without_data(first)),
+            (_, None) => Paired::NeedMore(PAIR),
+            (_, Some(second)) if !is_payload_of(first, second) => refuse(first, Refusal::NoPayload),
+            (Some(dix), Some(second)) => return self.both(&dix, first, second, paired),
+        };
+    }
+
+    fn both(&self, dix: &DixLimits, first: &RawSlot, second: &RawSlot, paired: &mut Paired) {
+        let payload = Payload { id: second.id(), segments: ArrayVec::new_const() };
+        *paired = Paired::Pair { data: Request::named(first), payload };
+        let Paired::Pair { data, payload } = paired else { return };
+        if let Err(reason) = self.fill(dix, data, payload, first, second) {
+            *paired = refuse_both(first, second, reason);
+        }
+    }
+
+    fn fill(
         &self,
         dix: &DixLimits,
+        data: &mut Request,
+        payload: &mut Payload,
         first: &RawSlot,
         second: &RawSlot,
-    ) -> Result<(Request, Payload), Refusal> {
-        let data = Request::parse(first, &self.limits)?;
-        let payload = Payload { id: second.id(), segments: parse_segments(second)? };
+    ) -> Result<(), Refusal> {
+        data.fill(first, &self.limits)?;
+        parse_segments(second, &mut payload.segments)?;
         match &data.segments {
             Segments::Direct(segments) => {
                 payload.needed(dix, data.sector, total_len(segments))?;
@@ -163,7 +195,7 @@ impl Pairing {
                 dix.metadata_len(data.sector, 0)?;
             }
         }
-        Ok((data, payload))
+        Ok(())
     }
 }
 

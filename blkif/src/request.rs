@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use crate::limits::{Limits, MAX_INDIRECT_PAGES, MAX_INDIRECT_SEGMENTS, MAX_SEGMENTS};
 use crate::refusal::Refusal;
 use crate::response::{Response, Status};
-use crate::segment::{Segment, total_len};
+use crate::segment::Segment;
 use crate::slot::{RawSlot, indirect_pages};
 use crate::units::{GrantRef, SECTOR_SIZE, Sectors};
 use crate::wire;
@@ -70,43 +70,58 @@ impl Request {
     ///
     /// # Errors
     /// What is wrong with the slot; its `id` and `echo` still are what the response must carry.
-    #[inline]
     pub fn parse(slot: &RawSlot, limits: &Limits) -> Result<Request, Refusal> {
-        let operation = match slot.base_operation() {
+        let mut request = Request::named(slot);
+        request.fill(slot, limits)?;
+        Ok(request)
+    }
+
+    /// What any slot has; the rest is for [`Self::fill`]. In two steps, so that a request can be parsed
+    /// where it is to be: moving one costs more than parsing it.
+    #[inline]
+    pub(crate) fn named(slot: &RawSlot) -> Request {
+        Request {
+            id: slot.id(),
+            handle: slot.handle(),
+            sector: Sectors(slot.sector()),
+            operation: Operation::Read,
+            segments: Segments::Direct(ArrayVec::new_const()),
+            echo: slot.echo(),
+        }
+    }
+
+    /// Parses operation and segments into a request that [`Self::named`] made of the same slot.
+    #[inline]
+    pub(crate) fn fill(&mut self, slot: &RawSlot, limits: &Limits) -> Result<(), Refusal> {
+        self.operation = match slot.base_operation() {
             wire::OP_READ => Operation::Read,
             wire::OP_WRITE => Operation::Write,
             wire::OP_WRITE_BARRIER => Operation::WriteBarrier,
             wire::OP_FLUSH_DISKCACHE => Operation::Flush,
-            wire::OP_DISCARD => return Self::parse_discard(slot),
-            wire::OP_INDIRECT => return Self::parse_indirect(slot, limits),
+            wire::OP_DISCARD => {
+                self.operation = discard(slot)?;
+                return Ok(());
+            }
+            wire::OP_INDIRECT => return self.fill_indirect(slot, limits),
             _ => return Err(Refusal::UnknownOperation(slot.operation())),
         };
-        let segments = parse_segments(slot)?;
-        if segments.is_empty() {
-            if matches!(operation, Operation::Read | Operation::Write) {
-                return Err(Refusal::NoSegments);
-            }
-            // Guests leave sector_number uninitialised in an empty flush: nothing is checked.
-        } else {
-            extent(Sectors(slot.sector()), total_len(&segments))?;
+        let Segments::Direct(segments) = &mut self.segments else { return Ok(()) };
+        let bytes = parse_segments(slot, segments)?;
+        if bytes != 0 {
+            extent(self.sector, bytes)?;
+        } else if matches!(self.operation, Operation::Read | Operation::Write) {
+            return Err(Refusal::NoSegments);
         }
-        Ok(Self::with(slot, operation, Segments::Direct(segments)))
+        // Guests leave sector_number uninitialised in an empty flush: nothing is checked there.
+        Ok(())
     }
 
-    fn parse_discard(slot: &RawSlot) -> Result<Request, Refusal> {
-        let sectors = Sectors(slot.nr_sectors());
-        range(Sectors(slot.sector()), sectors)?;
-        // Other bits of the flag byte are undefined, and ignored as Linux ignores them.
-        let secure = slot.second() & wire::DISCARD_SECURE != 0;
-        Ok(Self::with(slot, Operation::Discard { secure, sectors }, Segments::Direct(ArrayVec::new())))
-    }
-
-    fn parse_indirect(slot: &RawSlot, limits: &Limits) -> Result<Request, Refusal> {
+    fn fill_indirect(&mut self, slot: &RawSlot, limits: &Limits) -> Result<(), Refusal> {
         let max = limits.max_indirect.min(MAX_INDIRECT_SEGMENTS);
         if max == 0 {
             return Err(Refusal::IndirectNotOffered);
         }
-        let operation = match slot.second() {
+        self.operation = match slot.second() {
             wire::OP_READ => Operation::Read,
             wire::OP_WRITE => Operation::Write,
             other => return Err(Refusal::IndirectOperation(other)),
@@ -119,21 +134,10 @@ impl Request {
             return Err(Refusal::TooManySegments { count, max });
         }
         // Each segment has at least one sector; the caller checks the whole when it knows it.
-        range(Sectors(slot.sector()), Sectors(u64::from(count)))?;
+        range(self.sector, Sectors(u64::from(count)))?;
         let pages = slot.grants().iter().take(indirect_pages(count)).map(|gref| GrantRef(*gref)).collect();
-        Ok(Self::with(slot, operation, Segments::Indirect { count, pages }))
-    }
-
-    #[inline]
-    fn with(slot: &RawSlot, operation: Operation, segments: Segments) -> Request {
-        Request {
-            id: slot.id(),
-            handle: slot.handle(),
-            sector: Sectors(slot.sector()),
-            operation,
-            segments,
-            echo: slot.echo(),
-        }
+        self.segments = Segments::Indirect { count, pages };
+        Ok(())
     }
 
     /// Whether the DIX flag was set, and a payload slot belongs to this.
@@ -149,20 +153,33 @@ impl Request {
     }
 }
 
-/// The segments of a slot that holds them itself.
+fn discard(slot: &RawSlot) -> Result<Operation, Refusal> {
+    let sectors = Sectors(slot.nr_sectors());
+    range(Sectors(slot.sector()), sectors)?;
+    // Other bits of the flag byte are undefined, and ignored as Linux ignores them.
+    let secure = slot.second() & wire::DISCARD_SECURE != 0;
+    Ok(Operation::Discard { secure, sectors })
+}
+
+/// The segments of a slot that holds them itself, added to `segments`, which is empty; gives their
+/// bytes.
 #[inline]
-pub(crate) fn parse_segments(slot: &RawSlot) -> Result<ArrayVec<Segment, MAX_SEGMENTS>, Refusal> {
+pub(crate) fn parse_segments(
+    slot: &RawSlot,
+    segments: &mut ArrayVec<Segment, MAX_SEGMENTS>,
+) -> Result<usize, Refusal> {
     let count = slot.second();
-    let words = slot.segment_words().get(..usize::from(count));
-    let Some(words) = words else {
+    let Some(words) = slot.segment_words().get(..usize::from(count)) else {
         let max = u16::try_from(MAX_SEGMENTS).unwrap_or(0);
         return Err(Refusal::TooManySegments { count: u16::from(count), max });
     };
-    let mut segments = ArrayVec::new();
+    let mut bytes = 0;
     for (index, [gref, bounds]) in words.iter().enumerate() {
-        segments.push(Segment::parse(index, *gref, *bounds)?);
+        let segment = Segment::parse(index, *gref, *bounds)?;
+        bytes += segment.bytes();
+        segments.push(segment);
     }
-    Ok(segments)
+    Ok(bytes)
 }
 
 /// The sectors that `bytes` bytes from `start` on cover, if all their offsets fit a file offset.
