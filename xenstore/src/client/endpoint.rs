@@ -13,6 +13,16 @@ pub trait Endpoint: Send + Sync + 'static {
     fn describe(&self) -> String;
 }
 
+impl Endpoint for Box<dyn Endpoint> {
+    fn open(&self) -> io::Result<OwnedFd> {
+        (**self).open()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
 /// A unix socket.
 #[derive(Clone, Debug)]
 pub struct UnixSocket(PathBuf);

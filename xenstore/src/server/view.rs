@@ -76,8 +76,7 @@ impl View<'_> {
         let mut parent = Node::clone(&parent);
         parent.children.remove(path::leaf(path));
         self.put(parent_path, parent)?;
-        // Children before parents, as xenstored does it.
-        for (at, node) in tree.into_iter().rev() {
+        for (at, node) in children_first(tree) {
             self.delete(&at)?;
             let reach = if at == path { Reach::Ancestors } else { Reach::Exact };
             self.changed(&at, reach, Some(node), None);
@@ -158,6 +157,8 @@ impl View<'_> {
             Some(node) if node.allows(self.caller, need) => Ok(node),
             Some(_) => Err(Code::Access),
             None => {
+                // Whoever may write above may know, even where only the owner could go on.
+                let need = if need == Need::Own { Need::Write } else { need };
                 let mut at = path;
                 while let Some(parent) = path::parent(at) {
                     if let Some(node) = self.get(parent)? {
@@ -244,5 +245,33 @@ impl View<'_> {
             Some(transaction) => transaction.fires(self.store, path, reach),
             None => self.changes.push(Change { path: path.to_owned(), reach, old, new }),
         }
+    }
+}
+
+/// A subtree listed parents first, the other way: each node right behind the last below it, the order in which
+/// xenstored removes them.
+fn children_first<T>(tree: Vec<(String, T)>) -> Vec<(String, T)> {
+    let mut ordered = Vec::with_capacity(tree.len());
+    let mut above: Vec<(String, T)> = Vec::new();
+    for (at, node) in tree {
+        while let Some(done) = above.pop_if(|(ancestor, _)| !path::is_within(&at, ancestor)) {
+            ordered.push(done);
+        }
+        above.push((at, node));
+    }
+    ordered.extend(above.into_iter().rev());
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subtree_when_turned_over_then_children_come_before_their_parent_in_order() {
+        let tree =
+            ["/a", "/a/1", "/a/1/x", "/a/1/y", "/a/12", "/a/2", "/a/2/z"].map(|at| (at.to_owned(), ()));
+        let ordered: Vec<String> = children_first(tree.into()).into_iter().map(|(at, ())| at).collect();
+        assert_eq!(ordered, ["/a/1/x", "/a/1/y", "/a/1", "/a/12", "/a/2/z", "/a/2", "/a"]);
     }
 }

@@ -4,6 +4,7 @@
 //! Every check is a function of a [`Subject`], a server of its own with small quotas, and is run as
 //! `embedded::…` and `xenstored::…`. Where xenstored or a C compiler is missing the latter count as skipped.
 
+mod differential;
 mod domains;
 mod ears;
 mod limits;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use xenstore::client::{Endpoint, UnixSocket};
 use xenstore::server::{self, ServerConfig, ServerHandle};
 use xenstore::{Client, ClientOptions};
 
@@ -76,7 +77,7 @@ impl Subject {
     }
 
     pub fn dom0_with(&self, options: ClientOptions) -> Client {
-        Client::connect_to(xenstore::client::UnixSocket::new(self.socket()), options).unwrap()
+        Client::connect_to(UnixSocket::new(self.socket()), options).unwrap()
     }
 
     /// A connection of dom0's, byte by byte.
@@ -86,6 +87,15 @@ impl Subject {
 
     /// A domain's connection; the domain is introduced and has its home, which it owns.
     pub fn domain(&self, domain: u16) -> Client {
+        Client::connect_to(self.introduced(domain), ClientOptions::default()).unwrap()
+    }
+
+    /// A domain's connection, byte by byte.
+    pub fn raw_domain(&self, domain: u16) -> Raw {
+        Raw::over(self.introduced(domain).open().unwrap().into())
+    }
+
+    fn introduced(&self, domain: u16) -> Box<dyn Endpoint> {
         let dom0 = self.dom0();
         let home = format!("/local/domain/{domain}");
         dom0.mkdir(&home).unwrap();
@@ -93,12 +103,12 @@ impl Subject {
         match self.server {
             Server::Embedded => {
                 dom0.introduce(domain, 1, 1).unwrap();
-                Client::connect(self.folder.path().join(format!("socket.{domain}"))).unwrap()
+                Box::new(UnixSocket::new(self.folder.path().join(format!("socket.{domain}"))))
             }
             Server::Xenstored => {
                 let ring = Ring::prepare(self.folder.path(), domain);
                 dom0.introduce(domain, 1, 1).unwrap();
-                Client::connect_to(ring, ClientOptions::default()).unwrap()
+                Box::new(ring)
             }
         }
     }

@@ -10,14 +10,19 @@ use xenstore::wire::{self, Frames, Header, Kind, Message};
 pub struct Raw {
     stream: UnixStream,
     frames: Frames,
+    /// The payloads of events that came while an answer was waited for.
+    pub events: Vec<Vec<u8>>,
 }
 
 impl Raw {
     pub fn connect(socket: &Path) -> Raw {
-        let stream = UnixStream::connect(socket).unwrap();
+        Raw::over(UnixStream::connect(socket).unwrap())
+    }
+
+    pub fn over(stream: UnixStream) -> Raw {
         // A guard against hanging, no measure of anything.
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Raw { stream, frames: Frames::new() }
+        Raw { stream, frames: Frames::new(), events: Vec::new() }
     }
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
@@ -49,12 +54,14 @@ impl Raw {
         }
     }
 
-    /// Asks and gives the answer's kind and payload, passing over events.
+    /// Asks and gives the answer's kind and payload, keeping events for later.
     pub fn ask(&mut self, kind: Kind, transaction: u32, payload: &[u8]) -> (Kind, Vec<u8>) {
         self.send(kind, 77, transaction, payload);
         loop {
             let message = self.receive().expect("the connection ended");
-            if message.kind() != Some(Kind::WatchEvent) {
+            if message.kind() == Some(Kind::WatchEvent) {
+                self.events.push(message.payload);
+            } else {
                 assert_eq!(message.header.request, 77);
                 return (message.kind().unwrap(), message.payload);
             }
