@@ -170,19 +170,17 @@ impl Core {
 
     fn fire_special(&mut self, name: &str) {
         let new = self.store.get(name);
-        let change = Change { path: name.to_owned(), reach: Reach::Exact, old: None, new };
+        let change = Change { path: name.to_owned(), reach: Reach::Exact, old: None, new, parent: None };
         self.fire_all(&[change]);
     }
 
-    /// Tells every watch that hears of a change and whose owner may know: who could read the node before, can
-    /// read it now, or can read its parent.
+    /// Tells every watch that hears of a change and whose owner may know.
     fn fire(&mut self, change: &Change) {
         if change.old.is_none() && change.new.is_none() {
             // Came and went inside one transaction.
             return;
         }
-        let parent = crate::path::parent(&change.path).and_then(|parent| self.store.get(parent));
-        let nodes = [change.old.as_ref(), change.new.as_ref(), parent.as_ref()];
+        let nodes = [&change.old, &change.new, &change.parent];
         for connection in self.connections.values_mut() {
             let caller = connection.caller;
             let mut watches =
@@ -190,7 +188,7 @@ impl Core {
             if watches.peek().is_none() {
                 continue;
             }
-            if nodes.iter().flatten().any(|node| node.allows(caller, Need::Read)) {
+            if nodes.into_iter().flatten().any(|node| node.allows(caller, Need::Read)) {
                 watches.for_each(|watch| connection.output.event(&watch.event(&change.path)));
             }
         }

@@ -171,3 +171,6 @@ impl Drop for ServerHandle {
 fn failure(socket: &Path, source: io::Error) -> Error {
     Error::Io { context: format!("serving xenstore at {}", socket.display()), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,3 +82,25 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+impl Store {
+    /// Every node is listed by its parent and every listed child is there, and owners are counted right.
+    pub(super) fn assert_whole(&self) {
+        use crate::path::{leaf, parent};
+
+        let mut owned = HashMap::new();
+        for (path, node) in &self.nodes {
+            *owned.entry(node.owner()).or_default() += 1;
+            if let Some(parent) = parent(path) {
+                let listed = self.nodes[parent].children.iter().filter(|name| *name == leaf(path)).count();
+                assert_eq!(listed, 1, "{path} in its parent's list");
+            }
+            for name in node.children.iter() {
+                let child = if path == "/" { format!("/{name}") } else { format!("{path}/{name}") };
+                assert!(self.nodes.contains_key(&child), "{child} is listed but not there");
+            }
+        }
+        assert_eq!(owned, self.owned);
+    }
+}

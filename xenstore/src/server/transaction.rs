@@ -12,6 +12,7 @@ use super::node::Node;
 use super::store::Store;
 use super::view::Change;
 use super::watch::Reach;
+use crate::path::parent;
 use crate::wire::Code;
 
 #[derive(Debug, Default)]
@@ -98,7 +99,9 @@ impl Transaction {
                 }
             };
             if let Some(reach) = accessed.fires {
-                changes.push(Change { path: accessed.path, reach, old: accessed.original, new });
+                // xenstored does not look at the parent of what a transaction removed.
+                let parent = new.as_ref().and_then(|_| store.get(parent(&accessed.path)?));
+                changes.push(Change { path: accessed.path, reach, old: accessed.original, new, parent });
             }
         }
         Ok(changes)

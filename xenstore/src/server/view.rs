@@ -19,9 +19,10 @@ use crate::{Permission, path};
 pub(super) struct Change {
     pub(super) path: String,
     pub(super) reach: Reach,
-    /// The node before and after: a watcher that could read either is told.
+    /// The node before and after, and its parent at that time: a watcher that may read any of them is told.
     pub(super) old: Option<Arc<Node>>,
     pub(super) new: Option<Arc<Node>>,
+    pub(super) parent: Option<Arc<Node>>,
 }
 
 pub(super) struct View<'a> {
@@ -243,7 +244,10 @@ impl View<'_> {
     fn changed(&mut self, path: &str, reach: Reach, old: Option<Arc<Node>>, new: Option<Arc<Node>>) {
         match &mut self.transaction {
             Some(transaction) => transaction.fires(self.store, path, reach),
-            None => self.changes.push(Change { path: path.to_owned(), reach, old, new }),
+            None => {
+                let parent = path::parent(path).and_then(|parent| self.store.get(parent));
+                self.changes.push(Change { path: path.to_owned(), reach, old, new, parent });
+            }
         }
     }
 }
