@@ -31,6 +31,8 @@ indirect = 256
 # Of each queue: bytes of data buffers, longest time to spin for work before it sleeps.
 pool = "4MiB"
 spin = "50us"
+# How long a frontend may take to answer when the toolstack wants its disk back; one that answers has all the time.
+detach-grace = "5s"
 # A stop that takes longer says what it waits for, and again each time this has passed.
 stop-notice = "10s"
 "#;
@@ -71,6 +73,9 @@ pub struct DaemonConfig {
     /// Longest time a queue spins for work.
     #[serde(deserialize_with = "duration")]
     pub spin: Duration,
+    /// How long a frontend may take to answer when the toolstack wants its disk back.
+    #[serde(deserialize_with = "duration")]
+    pub detach_grace: Duration,
     /// After how long a stop says what it waits for.
     #[serde(deserialize_with = "duration")]
     pub stop_notice: Duration,
@@ -96,6 +101,7 @@ impl Default for DaemonConfig {
             indirect: 256,
             pool: 4 << 20,
             spin: Duration::from_micros(50),
+            detach_grace: Duration::from_secs(5),
             stop_notice: Duration::from_secs(10),
         }
     }

@@ -6,8 +6,9 @@
 //! aio:/srv/vm1.img?pi=/srv/pi/vm1.pi&integrity=require&app-tag=0x1200/0xff00
 //! ```
 
-use super::{ConfigError, Setter, escape, keys, units};
+use super::{ConfigError, Setter, escape, keys};
 use crate::queue::{AppTagRule, Integrity};
+use crate::store::{Direct, PiSource};
 use integrity::Guard;
 use std::path::PathBuf;
 
@@ -16,32 +17,8 @@ use std::path::PathBuf;
 pub enum Target {
     /// A file or a block device.
     Path(PathBuf),
-    /// Nothing: writes are forgotten, reads are zeros. For measuring. The size in bytes.
-    Null(u64),
-}
-
-/// Where the disk's PI is (`pi=`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum PiSource {
-    /// In the device itself where it keeps PI, else in a sidecar beside the data if there is one, else nowhere.
-    #[default]
-    Auto,
-    /// Nowhere, whatever there is.
-    None,
-    /// In this sidecar.
-    Sidecar(PathBuf),
-}
-
-/// Whether the page cache is bypassed (`direct=`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Direct {
-    /// Where the file system allows it.
-    #[default]
-    Auto,
-    /// Always; refused where it is not possible.
-    On,
-    /// Never.
-    Off,
+    /// Nothing, for measuring: the size and the PI it pretends to keep, as the null store reads them.
+    Null(String),
 }
 
 /// A disk's target and keys. Keys not given are the daemon's to choose.
@@ -114,7 +91,7 @@ impl DiskSpec {
         let mut given: Vec<&'static str> = Vec::new();
         for pair in keys.into_iter().flat_map(|keys| keys.split('&')) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key = keys::find(&*escape::decode(name)?)?;
+            let key = keys::find(&escape::decode(name)?)?;
             if given.contains(&key.name) {
                 return Err(ConfigError::DoubledKey { key: key.name });
             }
@@ -151,8 +128,8 @@ fn parse_target(text: &str) -> Result<Target, ConfigError> {
         return Err(ConfigError::NoTarget);
     }
     let wrong = || ConfigError::Target { target: text.to_owned() };
-    if let Some(size) = text.strip_prefix("null:") {
-        return units::size(size).filter(|size| *size >= 512).map(Target::Null).ok_or_else(wrong);
+    if let Some(null) = text.strip_prefix("null:") {
+        return Ok(Target::Null(null.to_owned()));
     }
     let path = escape::decode(text)?;
     // A NUL ends a path for the kernel: what would be opened is not what is written here.

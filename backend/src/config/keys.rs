@@ -1,8 +1,9 @@
 //! The keys of a disk's target string, one line each: name, what it may be, how it is read.
 
 use super::disk::Set;
-use super::{ConfigError, Direct, PiSource, units};
+use super::{ConfigError, units};
 use crate::queue::{AppTagRule, Integrity};
+use crate::store::{Direct, PiSource};
 use integrity::AppTag;
 use std::path::PathBuf;
 

@@ -25,7 +25,7 @@ mod tests;
 pub mod units;
 
 pub use daemon::{DaemonConfig, SAMPLE};
-pub use disk::{Direct, DiskSpec, PiSource, Target};
+pub use disk::{DiskSpec, Target};
 pub use error::ConfigError;
 pub use keys::table as disk_keys;
 pub use nodes::DiskNodes;

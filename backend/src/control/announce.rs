@@ -1,0 +1,182 @@
+//! What the backend writes of a disk: the offer before InitWait, the properties before Connected, or why not.
+
+use super::machine::Announced;
+use super::plan::{self, Plan};
+use super::tree::{Change, ERROR, Edit, Tree};
+use crate::config::{DaemonConfig, DiskNodes};
+use crate::queue::Integrity;
+use crate::store;
+use blkif::{FrontendNodes, Properties, XenbusState, names};
+use std::cell::Cell;
+use std::sync::Arc;
+use xenstore::Error;
+
+/// What of the directory the plan was made from. The toolstack may remove a directory and make it anew between two
+/// looks; then these tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// `params`.
+    pub params: Option<Vec<u8>>,
+    /// `mode`.
+    pub mode: Option<Vec<u8>>,
+    /// `frontend`.
+    pub frontend: Option<Vec<u8>>,
+}
+
+impl Description {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Of `read`.
+    pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>, Error>) -> Result<Self, Error> {
+        Ok(Self {
+            params: read(names::PARAMS)?,
+            mode: read(names::MODE)?,
+            frontend: read(names::FRONTEND)?,
+        })
+    }
+}
+
+/// Nodes of an offer that are not written where they do not apply, and must not be left from an earlier offer.
+const OPTIONAL_OFFER: [&str; 9] = [
+    names::FEATURE_MAX_INDIRECT_SEGMENTS,
+    names::FEATURE_DATA_INTEGRITY,
+    names::DATA_INTEGRITY_VERSION,
+    names::DATA_INTEGRITY_GUARD,
+    names::DATA_INTEGRITY_INTERVAL,
+    names::DATA_INTEGRITY_METADATA_SIZE,
+    names::DATA_INTEGRITY_PI_OFFSET,
+    names::DATA_INTEGRITY_TAG_SIZE,
+    names::DATA_INTEGRITY_TYPE,
+];
+
+/// The same of the properties.
+const OPTIONAL_PROPERTIES: [&str; 3] =
+    [names::DISCARD_GRANULARITY, names::DISCARD_ALIGNMENT, names::DISCARD_SECURE];
+
+/// Looks at a disk: what it is to be, what it is, what is offered of it. May block. `fault` is what is wrong with
+/// the directory itself. None if xenstore cannot be asked.
+pub fn probe(
+    tree: &Tree,
+    fault: Option<String>,
+    config: &DaemonConfig,
+) -> Option<(Description, Result<Plan, String>)> {
+    let read = || {
+        let description = Description::read(|node| tree.read_own(node))?;
+        Ok((description, tree.parse(Tree::read_own, DiskNodes::parse)?))
+    };
+    let (description, nodes) = match read() {
+        Ok(read) => read,
+        Err(error) => {
+            let error: Error = error;
+            log::debug!("{}: {error}", tree.backend);
+            return None;
+        }
+    };
+    let plan = match (fault, nodes) {
+        (Some(fault), _) => Err(fault),
+        (None, Err(error)) => Err(error.to_string()),
+        (None, Ok(nodes)) => {
+            let spec = plan::store_spec(&nodes);
+            store::probe(&spec)
+                .map_err(|error| error.to_string())
+                .and_then(|probe| Plan::make(config, nodes, spec, &probe))
+        }
+    };
+    Some((description, plan))
+}
+
+/// Writes the offer, or why there is none, and InitWait. A frontend that `asks` already has chosen from what is
+/// in the tree now: it is not changed under it.
+///
+/// # Errors
+/// Xenstore.
+pub fn announce(
+    tree: &Tree,
+    from: XenbusState,
+    description: &Description,
+    plan: &Result<Arc<Plan>, String>,
+    asks: bool,
+) -> Result<Announced, Error> {
+    let outcome = Cell::new(Announced::Overtaken);
+    let change = tree.change(from, XenbusState::InitWait, |edit| {
+        if Description::read(|node| edit.read(node))? != *description {
+            outcome.set(Announced::Renewed);
+            return Ok(Change::Overtaken);
+        }
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(reason) => {
+                edit.tell(names::HOTPLUG_ERROR, reason)?;
+                edit.tell(ERROR, reason)?;
+                return Ok(Change::Done);
+            }
+        };
+        let nodes = plan.transport.nodes();
+        if from == XenbusState::InitWait && asks && !same(edit, &nodes, &OPTIONAL_OFFER)? {
+            outcome.set(Announced::TooLate);
+            return Ok(Change::Overtaken);
+        }
+        replace(edit, &nodes, &OPTIONAL_OFFER)?;
+        edit.remove(names::HOTPLUG_ERROR)?;
+        edit.remove(ERROR)?;
+        Ok(Change::Done)
+    })?;
+    Ok(if change == Change::Done { Announced::Done } else { outcome.get() })
+}
+
+/// Writes the properties and Connected.
+///
+/// # Errors
+/// Xenstore.
+pub fn publish(tree: &Tree, from: XenbusState, properties: &Properties) -> Result<Change, Error> {
+    tree.change(from, XenbusState::Connected, |edit| {
+        replace(edit, &properties.nodes(), &OPTIONAL_PROPERTIES)?;
+        edit.remove(ERROR)?;
+        Ok(Change::Done)
+    })
+}
+
+/// Whether a frontend that chose this can be served, beyond what bounds each of its nodes.
+///
+/// # Errors
+/// Why it cannot, and what to do.
+pub fn admit(plan: &Plan, frontend: &FrontendNodes) -> Result<(), String> {
+    frontend.check_sector_size(plan.sector_size()).map_err(|error| error.to_string())?;
+    if plan.nodes.spec.integrity == Integrity::Require && !frontend.dix {
+        return Err("integrity=require, but the frontend does not speak DIX; a disk that boots the guest, or one for \
+                    a guest without DIX, needs integrity=auto"
+            .to_owned());
+    }
+    Ok(())
+}
+
+/// Whether the directory has exactly these nodes, and of `optional` no others.
+fn same(edit: &Edit<'_>, nodes: &[(&'static str, String)], optional: &[&str]) -> Result<bool, Error> {
+    for (node, value) in nodes {
+        if edit.read(node)?.as_deref() != Some(value.as_bytes()) {
+            return Ok(false);
+        }
+    }
+    for node in absent(nodes, optional) {
+        if edit.read(node)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes these nodes, and removes others of `optional`.
+fn replace(edit: &Edit<'_>, nodes: &[(&'static str, String)], optional: &[&str]) -> Result<(), Error> {
+    for (node, value) in nodes {
+        edit.write(node, value)?;
+    }
+    for node in absent(nodes, optional) {
+        edit.remove(node)?;
+    }
+    Ok(())
+}
+
+fn absent<'a>(nodes: &'a [(&'static str, String)], optional: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    optional.iter().copied().filter(|name| !nodes.iter().any(|(node, _)| node == name))
+}

@@ -1,0 +1,49 @@
+//! Why the daemon cannot start, or ends other than asked to. What is wrong with one disk is that disk's matter.
+
+use super::rundir::RunDirError;
+use crate::config::ConfigError;
+use std::io;
+
+/// Why the daemon cannot start or end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// Xenstore.
+    #[error("{doing}: {source}")]
+    Xenstore {
+        /// What was being done.
+        doing: &'static str,
+        /// What xenstore said.
+        source: xenstore::Error,
+    },
+    /// The node `domid` is no domain's number.
+    #[error("xenstore says that this domain's number is {text:?}")]
+    NoDomain {
+        /// The node's value.
+        text: String,
+    },
+    /// The hypervisor.
+    #[error("hypervisor: {0}")]
+    Hypervisor(#[from] hypervisor::Error),
+    /// The kernel.
+    #[error("{0}")]
+    System(#[source] io::Error),
+    /// Asked to stop a second time.
+    #[error("not stopped cleanly: gave up waiting for {what}; their frontends must connect anew")]
+    Hangs {
+        /// Which disks.
+        what: String,
+    },
+}
+
+impl ControlError {
+    /// For `map_err`.
+    pub(super) fn xenstore(doing: &'static str) -> impl FnOnce(xenstore::Error) -> Self {
+        move |source| Self::Xenstore { doing, source }
+    }
+}
