@@ -32,6 +32,17 @@ impl UnixSocket {
     pub fn new(path: impl AsRef<Path>) -> UnixSocket {
         UnixSocket(path.as_ref().to_owned())
     }
+
+    /// Where Xen's own tools look: `XENSTORED_PATH`, else `socket` in `XENSTORED_RUNDIR`, else in
+    /// `/run/xenstored`.
+    pub fn of_environment() -> UnixSocket {
+        let path = match (std::env::var_os("XENSTORED_PATH"), std::env::var_os("XENSTORED_RUNDIR")) {
+            (Some(path), _) => PathBuf::from(path),
+            (None, Some(folder)) => Path::new(&folder).join("socket"),
+            (None, None) => PathBuf::from("/run/xenstored/socket"),
+        };
+        UnixSocket(path)
+    }
 }
 
 impl Endpoint for UnixSocket {

@@ -80,7 +80,7 @@ impl Link {
         self.state().stopping
     }
 
-    /// Waits until there is a connection other than `lost`.
+    /// The present connection, waiting until there is one and it is another than `lost`.
     fn reconnected(&self, lost: Option<&Arc<Connection>>, deadline: Instant) -> Result<Arc<Connection>> {
         let mut state = self.state();
         loop {
@@ -120,19 +120,16 @@ impl Link {
             return self.ask_on(&*self.connection()?, kind, 0, path, payload);
         }
         let mut lost: Option<Arc<Connection>> = None;
-        let mut deadline: Option<Instant> = None;
+        let mut deadline = Instant::now() + self.options.patience;
         loop {
-            let connection = match self.connection() {
-                Ok(connection) if lost.as_ref().is_none_or(|lost| !Arc::ptr_eq(&connection, lost)) => {
-                    connection
-                }
-                _ => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.options.patience);
-                    self.reconnected(lost.as_ref(), deadline)?
-                }
-            };
+            let connection = self.reconnected(lost.as_ref(), deadline)?;
             match self.ask_on(&connection, kind, 0, path, payload) {
-                Err(Error::Disconnected) => lost = Some(connection),
+                Err(Error::Disconnected) if lost.is_none() => {
+                    // The patience is for the loss, not for how long the first answer took.
+                    deadline = Instant::now() + self.options.patience;
+                    lost = Some(connection);
+                }
+                Err(Error::Disconnected) if Instant::now() < deadline => lost = Some(connection),
                 outcome => return outcome,
             }
         }

@@ -8,7 +8,7 @@ use crate::wire::Kind;
 use crate::{Error, Result};
 
 /// Bytes of names a listing may have: far beyond what xenstore is for, so a server that never ends is cut off.
-const LIST_MAX: usize = 64 << 20;
+const LIST_MAX: usize = 16 << 20;
 /// How often a list that keeps changing is begun anew.
 const RESTARTS: u32 = 100;
 
@@ -99,5 +99,41 @@ mod tests {
     fn list_when_a_part_leads_nowhere_then_is_refused() {
         let script = Script::new(&[b"1\0a\0", b"1\0"]);
         assert!(matches!(directory(&script, "/x"), Err(Error::Protocol(_))));
+    }
+
+    /// Answers every part with the same name and no end.
+    struct Endless;
+
+    impl Ask for Endless {
+        fn ask(&self, kind: Kind, path: &str, _payload: &[&[u8]]) -> Result<Vec<u8>> {
+            if kind == Kind::Directory {
+                return Err(Error::TooBig { path: path.to_owned() });
+            }
+            Ok([b"1\0", &[b'x'; 4000][..], b"\0"].concat())
+        }
+    }
+
+    #[test]
+    fn list_when_it_never_ends_then_is_cut_off() {
+        assert!(matches!(directory(&Endless, "/x"), Err(Error::Protocol(_))));
+    }
+
+    /// Every part has another generation.
+    #[derive(Default)]
+    struct Restless(std::cell::Cell<u32>);
+
+    impl Ask for Restless {
+        fn ask(&self, kind: Kind, path: &str, _payload: &[&[u8]]) -> Result<Vec<u8>> {
+            if kind == Kind::Directory {
+                return Err(Error::TooBig { path: path.to_owned() });
+            }
+            self.0.set(self.0.get() + 1);
+            Ok(format!("{}\0x\0", self.0.get()).into_bytes())
+        }
+    }
+
+    #[test]
+    fn list_when_it_changes_every_time_then_is_given_up() {
+        assert!(matches!(directory(&Restless::default(), "/x"), Err(Error::Again)));
     }
 }

@@ -26,15 +26,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Runs until the link stops.
 pub(super) fn run(link: &Link, connection: Arc<Connection>) {
     let mut reader = Reader { link, connection, frames: Frames::new() };
+    let mut tries = 0;
     loop {
+        let since = Instant::now();
         let lost = reader.read_on();
+        // A server that only hangs up is no more worth hurrying for than one that is not there.
+        if since.elapsed() >= LONGEST_PAUSE {
+            tries = 0;
+        }
         reader.connection.close();
         link.publish(None);
         if link.is_stopping() {
             return;
         }
         log::warn!("{}: {lost}; connecting again", link.endpoint.describe());
-        reader = match reconnect(link) {
+        reader = match reconnect(link, &mut tries) {
             Some(reader) => reader,
             None => return,
         };
@@ -42,16 +48,15 @@ pub(super) fn run(link: &Link, connection: Arc<Connection>) {
 }
 
 /// Tries until there is a connection on which every watch is registered, or the link stops.
-fn reconnect(link: &Link) -> Option<Reader<'_>> {
-    let mut tries = 0;
+fn reconnect<'a>(link: &'a Link, tries: &mut u32) -> Option<Reader<'a>> {
     loop {
         let mut polled = [PollFd::new(&link.wake, PollFlags::IN)];
-        wait_for(&mut polled, Some(pause(tries, FIRST_PAUSE, LONGEST_PAUSE)));
+        wait_for(&mut polled, Some(pause(*tries, FIRST_PAUSE, LONGEST_PAUSE)));
         drain(link);
         if link.is_stopping() {
             return None;
         }
-        tries += 1;
+        *tries = tries.saturating_add(1);
         match connect(link) {
             Ok(reader) => {
                 log::info!("{}: connected again", link.endpoint.describe());
@@ -140,9 +145,11 @@ impl Reader<'_> {
                 PollFd::new(&self.link.wake, PollFlags::IN),
             ];
             wait_for(&mut polled, left);
-            drain(self.link);
-            if self.link.is_stopping() || self.connection.is_broken() {
-                return Err(Error::Disconnected);
+            if !polled[1].revents().is_empty() {
+                drain(self.link);
+                if self.link.is_stopping() || self.connection.is_broken() {
+                    return Err(Error::Disconnected);
+                }
             }
             match self.connection.read(&mut buffer) {
                 Ok(0) => return Err(Error::Disconnected),

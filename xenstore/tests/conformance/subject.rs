@@ -182,9 +182,9 @@ fn tools() -> Result<(&'static Path, &'static Path), String> {
     tools.as_ref().map(|(binary, library)| (binary.as_path(), library.as_path())).map_err(String::clone)
 }
 
-/// `XENSTORED` in the environment, or the newest that Debian installed: the binary, not the wrapper script.
+/// `DIXBACK_XENSTORED` in the environment, or the newest that Debian installed: the binary, not the wrapper script.
 fn find_xenstored() -> Option<PathBuf> {
-    if let Some(binary) = std::env::var_os("XENSTORED") {
+    if let Some(binary) = std::env::var_os("DIXBACK_XENSTORED") {
         return Some(binary.into());
     }
     let folders = std::fs::read_dir("/usr/lib").ok()?;
