@@ -68,7 +68,8 @@ fn client_when_it_never_reads_its_events_then_is_disconnected() {
 
 #[test]
 fn client_when_it_asks_without_reading_then_waits_and_gets_every_answer() {
-    let (_folder, server, client) = start(ServerConfig { output_limit: 1 << 20, ..ServerConfig::default() });
+    let (_folder, server, client) =
+        start(ServerConfig { output_limit: 128 << 10, ..ServerConfig::default() });
     client.write("/a", vec![7; 4000]).unwrap();
     let mut stream = UnixStream::connect(server.socket()).unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -89,8 +90,8 @@ fn client_when_it_asks_without_reading_then_waits_and_gets_every_answer() {
             Err(error) => panic!("disconnected: {error}"),
         }
     }
-    // All answers together would be far beyond the output limit.
-    assert!((300..100_000).contains(&asked), "{asked}");
+    // All answers together are beyond the output limit, whatever the server had time to read.
+    assert!((100..100_000).contains(&asked), "{asked}");
     client.read("/a").unwrap();
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(GUARD)).unwrap();
