@@ -42,6 +42,7 @@
 //! # Ok::<(), integrity::ProfileError>(())
 //! ```
 
+mod bulk;
 mod check;
 mod guard;
 mod pass;

@@ -138,12 +138,13 @@ impl Profile {
     /// Adds the metadata before the tuple to the registers, and makes guards of them.
     fn extend(&self, registers: &mut [u64], metadata: &[u8]) {
         let guard = self.guard();
-        for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(self.metadata_size())) {
-            if self.pi_offset() > 0 {
+        if self.pi_offset() > 0 {
+            for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(self.metadata_size()))
+            {
                 *register = guard::extend(guard, *register, &metadata[..self.pi_offset()]);
             }
-            *register = guard::finish(guard, *register);
         }
+        guard::finish(guard, registers);
     }
 
     /// Goes over the data batch by batch, and hands each batch's registers to `each`, with the index of its first

@@ -9,9 +9,12 @@
 //! | CRC-64 | the shift register, not yet inverted |
 //! | IP | the ones-complement sum of little-endian words, folded to 16 bits, not yet inverted |
 
+mod polynomial;
 mod portable;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +29,14 @@ const FORCE: &str = "INTEGRITY_KERNEL";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
+    /// x86-64 with AVX-512 (F, BW, VL, DQ, VBMI, VNNI), GFNI and VPCLMULQDQ: Ice Lake, Zen 4 and later.
+    Avx512,
+    /// x86-64 with AVX2, GFNI and VPCLMULQDQ: Alder Lake and later without AVX-512.
+    Avx2Gfni,
+    /// x86-64 with AVX2 and VPCLMULQDQ: Zen 3.
+    Avx2Vpclmulqdq,
+    /// x86-64 with AVX2 and PCLMULQDQ: Haswell, Zen and later.
+    Avx2,
     /// What every machine can run: the crc-fast crate for the CRCs (which has vector code of its own for x86-64 and
     /// aarch64) and a plain loop for the IP checksum.
     Portable,
@@ -33,7 +44,8 @@ pub enum Kernel {
 
 impl Kernel {
     /// All kernels there are, the best first, whether this machine has them or not.
-    pub const ALL: [Kernel; 1] = [Kernel::Portable];
+    pub const ALL: [Kernel; 5] =
+        [Kernel::Avx512, Kernel::Avx2Gfni, Kernel::Avx2Vpclmulqdq, Kernel::Avx2, Kernel::Portable];
 
     /// The kernels this machine can run, the best first.
     pub fn available() -> &'static [Kernel] {
@@ -61,15 +73,20 @@ impl Kernel {
     /// The kernel's name.
     pub const fn name(self) -> &'static str {
         match self {
+            Kernel::Avx512 => "avx512",
+            Kernel::Avx2Gfni => "avx2-gfni",
+            Kernel::Avx2Vpclmulqdq => "avx2-vpclmulqdq",
+            Kernel::Avx2 => "avx2",
             Kernel::Portable => "portable",
         }
     }
 
     /// Whether processor and operating system have what the kernel needs.
     fn is_supported(self) -> bool {
-        match self {
-            Kernel::Portable => true,
-        }
+        #[cfg(target_arch = "x86_64")]
+        return x86::supports(self);
+        #[cfg(not(target_arch = "x86_64"))]
+        return self == Kernel::Portable;
     }
 
     /// Computes the registers of the intervals of `data`, one per element of `registers`.
@@ -78,8 +95,8 @@ impl Kernel {
     /// If `data` is not `registers.len()` intervals long.
     pub(crate) fn scan(self, guard: Guard, interval: usize, data: &[u8], registers: &mut [u64]) {
         assert_eq!(data.len(), registers.len() * interval, "one register per interval");
-        match self {
-            Kernel::Portable => portable::scan(guard, interval, data, registers),
+        if self.vectors::<false>(guard, interval, data, &mut [], registers).is_none() {
+            portable::scan(guard, interval, data, registers);
         }
     }
 
@@ -95,14 +112,34 @@ impl Kernel {
         copy: &mut [u8],
         registers: &mut [u64],
     ) {
+        assert_eq!(data.len(), registers.len() * interval, "one register per interval");
         assert_eq!(data.len(), copy.len(), "a copy is as long as its source");
-        match self {
-            Kernel::Portable => {
-                // The copy, not the source, is checked: the source is loaded once.
+        if self.vectors::<true>(guard, interval, data, copy, registers).is_none() {
+            for ((data, copy), register) in
+                data.chunks_exact(interval).zip(copy.chunks_exact_mut(interval)).zip(registers)
+            {
+                // The copy, not the source, is checked: the source is loaded once, and the copy is in the cache.
                 copy.copy_from_slice(data);
-                self.scan(guard, interval, copy, registers);
+                portable::scan(guard, interval, copy, std::slice::from_mut(register));
             }
         }
+    }
+
+    /// Runs the vector kernel, or returns `None` if there is none.
+    fn vectors<const COPY: bool>(
+        self,
+        guard: Guard,
+        interval: usize,
+        data: &[u8],
+        copy: &mut [u8],
+        registers: &mut [u64],
+    ) -> Option<()> {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `available` and `selected` give out only kernels that the machine supports, and profiles take theirs
+        // from there.
+        return unsafe { x86::run::<COPY>(self, guard, interval, data, copy, registers) };
+        #[cfg(not(target_arch = "x86_64"))]
+        return None;
     }
 }
 
@@ -141,14 +178,15 @@ pub(crate) fn extend(guard: Guard, register: u64, bytes: &[u8]) -> u64 {
     portable::extend(guard, register, bytes)
 }
 
-/// The guard's number that a tuple carries big-endian.
-pub(crate) fn finish(guard: Guard, register: u64) -> u64 {
+/// Makes of registers the guards' numbers, which a tuple carries big-endian.
+pub(crate) fn finish(guard: Guard, registers: &mut [u64]) {
     match guard {
-        Guard::None => 0,
-        Guard::Crc16T10Dif => register,
+        Guard::None | Guard::Crc16T10Dif => {}
         // The sum does not depend on the byte order but for the order of its own two bytes (RFC 1071, 2(B)).
-        Guard::Ip => u64::from((!register as u16).swap_bytes()),
-        Guard::Crc64Nvme => !register,
+        Guard::Ip => {
+            registers.iter_mut().for_each(|register| *register = u64::from((!*register as u16).swap_bytes()));
+        }
+        Guard::Crc64Nvme => registers.iter_mut().for_each(|register| *register = !*register),
     }
 }
 

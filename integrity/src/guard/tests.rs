@@ -3,7 +3,9 @@
 use super::*;
 
 fn guard_of(guard: Guard, bytes: &[u8]) -> u64 {
-    finish(guard, extend(guard, start(guard), bytes))
+    let mut register = [extend(guard, start(guard), bytes)];
+    finish(guard, &mut register);
+    register[0]
 }
 
 #[test]
