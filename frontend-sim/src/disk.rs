@@ -36,6 +36,9 @@ pub struct Disk {
     pub segments: u16,
 }
 
+/// Segments of a request, at most: what one indirect page holds.
+const SEGMENTS: u16 = 512;
+
 /// What a frontend chooses of a backend's offer.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
@@ -58,7 +61,7 @@ impl Choice {
             dix,
             queues: options.queues.clamp(1, offer.max_queues),
             ring_order: options.ring_order.min(offer.max_ring_page_order),
-            segments: options.segments.min(offer.max_indirect).max(direct).max(1),
+            segments: options.segments.min(offer.max_indirect).min(SEGMENTS).max(direct).max(1),
         })
     }
 }

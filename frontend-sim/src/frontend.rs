@@ -168,11 +168,23 @@ pub(crate) fn handshake(
     options: &ConnectOptions,
     stop: &dyn Fn() -> bool,
 ) -> Result<(Disk, Vec<Ring>), Error> {
+    let patience = options.patience;
+    if matches!(
+        device.backend_state()?,
+        XenbusState::Initialised | XenbusState::Connected | XenbusState::Closing
+    ) {
+        // Left by a frontend that died, whose rings the backend still serves. What a crash kernel does.
+        device.set_state(XenbusState::Closing)?;
+        let stops = |state| !matches!(state, XenbusState::Initialised | XenbusState::Connected);
+        device.wait_backend_or("the backend to leave an old connection", patience, stops, stop)?;
+        device.set_state(XenbusState::Closed)?;
+        let left = |state| state != XenbusState::Closing;
+        device.wait_backend_or("the backend to leave an old connection", patience, left, stop)?;
+    }
     if device.state()? != XenbusState::Initialising {
         // Left by an earlier connection. A backend that is Closed and online starts over when it sees this.
         device.set_state(XenbusState::Initialising)?;
     }
-    let patience = options.patience;
     let offered = |state| state == XenbusState::InitWait;
     device.wait_backend_or("the backend's offer (InitWait)", patience, offered, stop)?;
     let choice = Choice::of(&device.offer()?, options)?;

@@ -15,6 +15,7 @@
 //!
 //! It runs on anything `hypervisor` can open.
 
+pub mod cli;
 mod control;
 mod device;
 mod disk;
@@ -26,6 +27,7 @@ pub mod queue;
 mod ring;
 mod states;
 pub mod toolstack;
+pub mod workload;
 
 pub use device::Device;
 pub use disk::Disk;

@@ -229,6 +229,23 @@ pub fn create(client: &Client, config: &DiskConfig) -> Result<Vbd, Error> {
     Ok(vbd)
 }
 
+/// The disk whose frontend directory is `path`.
+///
+/// # Errors
+/// [`Error::Xenstore`] if there is none.
+pub fn find(client: &Client, path: &str) -> Result<Vbd, Error> {
+    let backend = client.read_string(&format!("{path}/{}", names::BACKEND))?;
+    let relative = path.strip_prefix("/local/domain/").unwrap_or(path);
+    let vbd = Vbd {
+        client: client.clone(),
+        frontend: path.to_owned(),
+        backend,
+        libxl: format!("/libxl/{relative}"),
+    };
+    states::watch(client, &vbd.backend)?;
+    Ok(vbd)
+}
+
 impl Vbd {
     /// The frontend's directory.
     pub fn frontend(&self) -> &str {

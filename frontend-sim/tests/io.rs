@@ -187,6 +187,8 @@ fn request_when_it_cannot_be_expressed_then_is_not_sent() {
         Submission { first_sector: 1, ..Submission::read(0, most) },
         Submission { first_sector: 8, ..Submission::read(0, 512) },
         Submission { bytes: 1024, ..Submission::write(0, &[0; 512]) },
+        // Only reads and writes can be indirect.
+        Submission::barrier(0, &[0; 12 * 4096]),
     ] {
         assert!(matches!(queue.submit(&wrong), Err(Error::Request(_))), "{wrong:?}");
     }

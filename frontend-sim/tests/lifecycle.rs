@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use blkif::{Sectors, XenbusState, names};
 use common::{GUARD, GUEST, Machine, options, pattern, profile, until, world};
-use frontend_sim::{ConnectOptions, DixMode, Error, Submission};
+use frontend_sim::toolstack::{self, DiskConfig};
+use frontend_sim::{ConnectOptions, Device, DixMode, Error, Frontend, Submission};
 use integrity::Guard;
 
 fn nodes(machine: &Machine) -> Vec<(String, String)> {
@@ -216,4 +217,40 @@ fn frontend_when_dropped_then_the_backend_sees_it_closed() {
     // And a later one starts over.
     let mut front = machine.connect(options()).unwrap();
     front.queue(0).read_at(0, &mut [0; 4096]).unwrap();
+}
+
+#[test]
+fn disk_when_attached_to_the_backends_own_domain_then_works() {
+    let machine = Machine::new();
+    let zero = hypervisor::DomId(0);
+    toolstack::create_domain(&machine.dom0, zero, "Domain-0").unwrap();
+    let vbd = toolstack::create(&machine.dom0, &DiskConfig::new(zero, "xvda", "pygrub")).unwrap();
+    let _responder = machine.respond_at(vbd.backend(), std::sync::Arc::new(world(None)));
+    let own: std::sync::Arc<dyn hypervisor::Frontend> =
+        std::sync::Arc::new(hypervisor::sim::connect(machine.dir.path(), zero).unwrap());
+    let client = xenstore::Client::connect(machine.server.socket()).unwrap();
+    let mut front = Frontend::connect(&own, &client, vbd.frontend(), options()).unwrap();
+    let data = pattern(8192, 3);
+    front.queue(0).write_at(4096, &data).unwrap();
+    let mut back = vec![0; 8192];
+    front.queue(0).read_at(4096, &mut back).unwrap();
+    assert!(back == data);
+    front.disconnect().unwrap();
+}
+
+#[test]
+fn steps_when_taken_singly_and_wrongly_then_nothing_here_stands_in_the_way() {
+    let machine = Machine::new();
+    let _responder = machine.respond(world(None));
+    let device = Device::open(&machine.guest_client(), machine.vbd.frontend()).unwrap();
+    let offered = |state| state == XenbusState::InitWait;
+    device.wait_backend("the offer", GUARD, offered).unwrap();
+    assert_eq!(device.offer().unwrap().max_queues, 4);
+    // No rings, no features, and a state of no meaning.
+    device.write("ring-ref", "-1").unwrap();
+    device.write("queue-0/event-channel", [0xff; 3]).unwrap();
+    device.set_state(XenbusState::Reconfiguring).unwrap();
+    device.set_state(XenbusState::Initialising).unwrap();
+    let mut front = machine.connect(options()).unwrap();
+    front.queue(0).read_at(0, &mut [0; 512]).unwrap();
 }

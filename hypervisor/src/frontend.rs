@@ -36,7 +36,7 @@ pub enum Access {
 
 /// How an implementation takes grants back. Dropping it takes back all that are left.
 pub trait Revoke: Send + Sync {
-    /// Takes back the grant of page `index`, which is in range and not yet revoked.
+    /// Takes back the grant of page `index`, which is in range. Once more does nothing.
     ///
     /// # Errors
     /// [`Error::Busy`] while the other domain uses it.
@@ -91,10 +91,10 @@ impl Shared {
     /// unspecified (on Xen the page must be given back to make gntalloc drop the grant).
     ///
     /// Where the hypervisor can tell, a page in use stays granted and the answer is `Busy`; gntalloc
-    /// cannot tell, and drops the grant when the use ends.
+    /// cannot tell, and drops the grant when the use ends. Revoking a page once more does nothing.
     ///
     /// # Errors
-    /// [`Error::Busy`]; [`Error::Invalid`] for an index out of range or revoked before.
+    /// [`Error::Busy`]; [`Error::Invalid`] for an index out of range.
     pub fn revoke(&self, index: usize) -> Result<(), Error> {
         if index >= self.refs.len() {
             return Err(Error::Invalid { what: "no such page to revoke" });

@@ -17,6 +17,7 @@
 //! [`sim`] implements them between ordinary processes. [`open`] picks by a string.
 
 mod backend;
+mod counters;
 mod error;
 mod event;
 mod frontend;

@@ -1,21 +1,24 @@
 //! Requests for callers that want to wait: any length, cut into requests and sent at the queue's depth.
 
 use blkif::SECTOR_SIZE;
+use integrity::Checked;
 
 use super::{Queue, Submission};
-use crate::Error;
+use crate::{Error, Grants};
 
 impl Queue {
-    /// Reads `into.len()` bytes from byte `offset` of the disk on. All PI is checked.
+    /// Reads `into.len()` bytes from byte `offset` of the disk on. All PI is checked; the answer says how
+    /// many intervals carried an escape instead.
     ///
     /// # Errors
     /// The first failure, after everything in flight has come back; what of `into` was read is then
     /// unspecified. [`Error::Request`] for an offset or length that is not whole blocks.
-    pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<Checked, Error> {
         self.whole_blocks(offset, into.len())?;
-        let most = self.disk.max_bytes();
+        let most = self.largest();
         let len = into.len();
         let (mut sent, mut first_error) = (0, None);
+        let mut checked = Checked::default();
         loop {
             while sent < len && self.free() > 0 && first_error.is_none() {
                 let bytes = most.min(len - sent);
@@ -25,11 +28,14 @@ impl Queue {
             }
             let Some(mut done) = self.complete()? else { break };
             let (at, bytes) = (done.tag() as usize, done.bytes());
-            if let Err(error) = done.read_into(&mut into[at..at + bytes]) {
-                first_error.get_or_insert(error);
+            match done.read_into(&mut into[at..at + bytes]) {
+                Ok(one) => checked.escaped += one.escaped,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
             }
         }
-        first_error.map_or(Ok(()), Err)
+        first_error.map_or(Ok(checked), Err)
     }
 
     /// Writes `from` from byte `offset` of the disk on.
@@ -38,7 +44,7 @@ impl Queue {
     /// As [`read_at`](Self::read_at).
     pub fn write_at(&mut self, offset: u64, from: &[u8]) -> Result<(), Error> {
         self.whole_blocks(offset, from.len())?;
-        let most = self.disk.max_bytes();
+        let most = self.largest();
         let (mut sent, mut first_error) = (0, None);
         loop {
             while sent < from.len() && self.free() > 0 && first_error.is_none() {
@@ -96,14 +102,22 @@ impl Queue {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Puts the same bytes into every buffer, for [`Source::Placed`](super::Source::Placed).
+    /// Puts the same bytes into every buffer, for [`Source::Placed`](super::Source::Placed). `false` where
+    /// buffers are made for each request, so that there are none.
     ///
     /// # Panics
     /// If they are longer than the largest request.
-    pub fn fill(&mut self, bytes: &[u8]) {
+    pub fn fill(&mut self, bytes: &[u8]) -> bool {
         for buffers in self.slots.iter().filter_map(|slot| slot.buffers.as_ref()) {
             buffers.data.write(0, bytes);
         }
+        self.supply.grants == Grants::Kept
+    }
+
+    /// The largest request that is whole blocks.
+    fn largest(&self) -> usize {
+        let block = self.disk.block();
+        self.disk.max_bytes() / block * block
     }
 
     fn whole_blocks(&self, offset: u64, len: usize) -> Result<(), Error> {

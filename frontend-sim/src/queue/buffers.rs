@@ -44,23 +44,23 @@ impl Buffers {
         })
     }
 
-    /// The segments of `bytes` of data from sector `first` of the first page on.
-    pub(super) fn data_segments(&self, first: u8, bytes: usize) -> Vec<Segment> {
-        segments(self.data.refs(), first, bytes)
+    /// The segments of `bytes` of data from sector `first` of the first page on, into `out`.
+    pub(super) fn data_segments(&self, first: u8, bytes: usize, out: &mut Vec<Segment>) {
+        segments(self.data.refs(), first, bytes, out);
     }
 
-    /// The segments of `bytes` of metadata.
-    pub(super) fn metadata_segments(&self, bytes: usize) -> Vec<Segment> {
+    /// The segments of `bytes` of metadata, into `out`.
+    pub(super) fn metadata_segments(&self, bytes: usize, out: &mut Vec<Segment>) {
         let refs = self.metadata.as_ref().map_or(&[][..], Shared::refs);
-        segments(refs, 0, bytes)
+        segments(refs, 0, bytes, out);
     }
 
     /// Puts a segment list into the indirect page, and gives that page. One page holds 512 of them, more
     /// than any backend takes.
-    pub(super) fn put_indirect(&self, segments: &[Segment]) -> Vec<GrantRef> {
+    pub(super) fn put_indirect(&self, segments: &[Segment]) -> GrantRef {
         let page = self.indirect.as_ref().expect("the disk takes indirect requests");
         page.write(0, &blkif::encode_indirect(segments));
-        vec![GrantRef(page.refs()[0].0)]
+        GrantRef(page.refs()[0].0)
     }
 
     /// Takes all grants back.
@@ -79,17 +79,17 @@ impl Buffers {
 }
 
 /// Segments of pages in a row, the last as long as it must be, in whole sectors.
-fn segments(refs: &[hypervisor::GrantRef], first: u8, bytes: usize) -> Vec<Segment> {
+fn segments(refs: &[hypervisor::GrantRef], first: u8, bytes: usize, out: &mut Vec<Segment>) {
     let per_page = PAGE_SIZE / SECTOR_SIZE;
     let start = usize::from(first);
     let end = start + bytes.div_ceil(SECTOR_SIZE);
-    (0..end.div_ceil(per_page))
-        .map(|page| {
-            let from = start.max(page * per_page) - page * per_page;
-            let to = end.min((page + 1) * per_page) - page * per_page;
-            Segment { gref: GrantRef(refs[page].0), first_sector: from as u8, last_sector: (to - 1) as u8 }
-        })
-        .collect()
+    out.clear();
+    out.extend(refs[..end.div_ceil(per_page)].iter().enumerate().map(|(page, gref)| {
+        let page = page * per_page;
+        let from = start.max(page) - page;
+        let to = end.min(page + per_page) - page;
+        Segment { gref: GrantRef(gref.0), first_sector: from as u8, last_sector: (to - 1) as u8 }
+    }));
 }
 
 #[cfg(test)]
@@ -98,7 +98,9 @@ mod tests {
 
     fn spans(first: u8, bytes: usize) -> Vec<(u32, u8, u8)> {
         let refs = [10, 11, 12].map(hypervisor::GrantRef);
-        segments(&refs, first, bytes).iter().map(|s| (s.gref.0, s.first_sector, s.last_sector)).collect()
+        let mut out = Vec::new();
+        segments(&refs, first, bytes, &mut out);
+        out.iter().map(|s| (s.gref.0, s.first_sector, s.last_sector)).collect()
     }
 
     #[test]

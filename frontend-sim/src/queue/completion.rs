@@ -41,6 +41,11 @@ impl<'a> Completion<'a> {
         self.flight().bytes
     }
 
+    /// Whether PI was sent for, or with it.
+    pub fn is_protected(&self) -> bool {
+        self.flight().has_payload()
+    }
+
     /// What the backend said of the data slot, and of the payload slot if there was one.
     pub fn statuses(&self) -> (Status, Option<Status>) {
         self.flight().statuses()
@@ -78,11 +83,12 @@ impl<'a> Completion<'a> {
         let (Some(profile), Some(pages), true) = (queue.disk.dix, &buffers.metadata, has_payload) else {
             return Ok(Checked::default());
         };
-        queue.metadata.resize(profile.metadata_len(into.len()), 0);
-        pages.read(0, &mut queue.metadata);
+        let metadata = &mut queue.scratch.metadata;
+        metadata.resize(profile.metadata_len(into.len()), 0);
+        pages.read(0, metadata);
         let reference = sector * SECTOR_SIZE as u64 / profile.interval() as u64;
         profile
-            .verify(into, &queue.metadata, &Expected::new(reference))
+            .verify(into, metadata, &Expected::new(reference))
             .map_err(|mismatch| self.failed(mismatch.into()))
     }
 

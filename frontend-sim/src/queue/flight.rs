@@ -2,7 +2,8 @@
 
 use arrayvec::ArrayVec;
 use blkif::{
-    Encode, MAX_SEGMENTS, RawResponse, RawSlot, Request, SECTOR_SIZE, Sectors, Status, total_len, wire,
+    Encode, MAX_SEGMENTS, RawResponse, RawSlot, Request, SECTOR_SIZE, Sectors, Segment, Status, total_len,
+    wire,
 };
 
 use super::buffers::Buffers;
@@ -20,6 +21,13 @@ const INDEX_BITS: u32 = 16;
 /// The place that an id names.
 pub(super) fn index_of(id: u64) -> usize {
     (id & ((1 << INDEX_BITS) - 1)) as usize
+}
+
+/// Room that requests are made in, kept so that none is allocated for each.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) metadata: Vec<u8>,
+    segments: Vec<Segment>,
 }
 
 /// A request in flight, or answered and not yet given up by the caller.
@@ -48,7 +56,7 @@ impl Flight {
         disk: &Disk,
         sequence: u64,
         index: usize,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Self {
         let Submission { operation, sector, bytes, fault, first_sector, .. } = *submission;
         let id = (sequence << INDEX_BITS | index as u64) & !PAYLOAD;
@@ -59,6 +67,7 @@ impl Flight {
         let profile = disk.dix.filter(|_| bytes > 0 && fault != Some(Fault::Unflagged));
         let metadata = profile.map_or(0, |profile| profile.metadata_len(bytes));
         if let (Some(profile), Some(pages)) = (profile, &buffers.metadata) {
+            let scratch = &mut scratch.metadata;
             scratch.clear();
             scratch.resize(metadata, 0);
             // A piece of an interval has no PI; the backend is to refuse it.
@@ -77,14 +86,15 @@ impl Flight {
         if let (Some(Fault::Data { bit }), false) = (fault, operation.is_read()) {
             hit(&buffers.data, start, bytes, bit);
         }
-        let request = request(submission, buffers, id, profile.is_some());
+        let segments = &mut scratch.segments;
+        let request = request(submission, buffers, id, profile.is_some(), segments);
         let mut raw = ArrayVec::new();
         raw.push(Encode::request(&request));
         if profile.is_some() {
             // At least one segment: a payload slot of none is no payload slot.
-            let segments = buffers.metadata_segments(metadata.max(1));
-            debug_assert!(total_len(&segments) >= metadata);
-            raw.push(Encode::payload(id | PAYLOAD, request.handle, request.sector, &segments));
+            buffers.metadata_segments(metadata.max(1), segments);
+            debug_assert!(total_len(segments) >= metadata);
+            raw.push(Encode::payload(id | PAYLOAD, request.handle, request.sector, segments));
         }
         Self {
             operation,
@@ -163,18 +173,24 @@ impl Flight {
     }
 }
 
-fn request(submission: &Submission<'_>, buffers: &Buffers, id: u64, dix: bool) -> Request {
+fn request(
+    submission: &Submission<'_>,
+    buffers: &Buffers,
+    id: u64,
+    dix: bool,
+    segments: &mut Vec<Segment>,
+) -> Request {
     let operation = submission.operation.wire();
     let sector = Sectors(submission.sector);
     if submission.bytes == 0 {
         return Request::direct(id, operation, sector, &[], dix);
     }
-    let segments = buffers.data_segments(submission.first_sector, submission.bytes);
+    buffers.data_segments(submission.first_sector, submission.bytes, segments);
     if segments.len() <= MAX_SEGMENTS {
-        return Request::direct(id, operation, sector, &segments, dix);
+        return Request::direct(id, operation, sector, segments, dix);
     }
-    let pages = buffers.put_indirect(&segments);
-    Request::indirect(id, operation, sector, segments.len() as u16, &pages, dix)
+    let page = buffers.put_indirect(segments);
+    Request::indirect(id, operation, sector, segments.len() as u16, &[page], dix)
 }
 
 /// Flips a bit of `len` bytes from `start` on.

@@ -34,7 +34,7 @@ pub use submission::{Operation, Source, Submission};
 pub(crate) use port::{Link, Phase};
 
 use buffers::{Buffers, Shape};
-use flight::{Flight, PAYLOAD, index_of};
+use flight::{Flight, PAYLOAD, Scratch, index_of};
 use wait::Waiter;
 
 use crate::{ConnectOptions, Disk, Error, Grants, Ring};
@@ -58,7 +58,7 @@ pub struct Queue {
     counters: Counters,
     /// Why nothing more can be done, once the backend broke the protocol.
     broken: Option<&'static str>,
-    metadata: Vec<u8>,
+    scratch: Scratch,
 }
 
 /// Where buffers come from.
@@ -118,7 +118,7 @@ impl Queue {
             waiter: Waiter::new(options.polling, options.request_timeout),
             counters: Counters::default(),
             broken: None,
-            metadata: Vec::new(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -162,7 +162,7 @@ impl Queue {
         }
         let buffers = slot.buffers.as_ref().expect("just made");
         let flight =
-            Flight::prepare(submission, buffers, &self.disk, self.sequence + 1, index, &mut self.metadata);
+            Flight::prepare(submission, buffers, &self.disk, self.sequence + 1, index, &mut self.scratch);
         if (self.ring.front.free() as usize) < flight.raw.len() {
             return Err(Error::Ring(blkif::RingError::Full));
         }

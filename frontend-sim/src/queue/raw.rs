@@ -37,7 +37,7 @@ impl<'a> Raw<'a> {
             &queue.disk,
             queue.sequence + 1,
             index,
-            &mut queue.metadata,
+            &mut queue.scratch,
         );
         debug_assert!(matches!(flight.operation, Operation::Read) || !flight.raw.is_empty());
         flight.raw.to_vec()

@@ -1,6 +1,6 @@
 //! A request as the caller makes it.
 
-use blkif::{PAGE_SIZE, SECTOR_SIZE};
+use blkif::{MAX_SEGMENTS, PAGE_SIZE, SECTOR_SIZE};
 
 use crate::{Disk, Error, Fault};
 
@@ -148,6 +148,11 @@ impl<'a> Submission<'a> {
         Self { fault, ..self }
     }
 
+    /// Pages, and so segments, that the data lies in.
+    pub(crate) fn pages(&self) -> usize {
+        (usize::from(self.first_sector) * SECTOR_SIZE + self.bytes).div_ceil(PAGE_SIZE)
+    }
+
     /// What cannot be sent at all. Ranges, alignment and modes are left to the backend to refuse.
     pub(super) fn validate(&self, disk: &Disk) -> Result<(), Error> {
         let wrong = |what| Err(Error::Request(what));
@@ -157,9 +162,13 @@ impl<'a> Submission<'a> {
         if !self.bytes.is_multiple_of(SECTOR_SIZE) {
             return wrong("data is whole sectors of 512 bytes");
         }
-        let pages = (usize::from(self.first_sector) * SECTOR_SIZE + self.bytes).div_ceil(PAGE_SIZE);
-        if self.bytes > 0 && pages > usize::from(disk.segments) {
-            return wrong("more segments than a request of this disk has");
+        // Only reads and writes can be indirect.
+        let most = match self.operation {
+            Operation::Read | Operation::Write => usize::from(disk.segments),
+            _ => usize::from(disk.segments).min(MAX_SEGMENTS),
+        };
+        if self.bytes > 0 && self.pages() > most {
+            return wrong("more segments than such a request of this disk has");
         }
         let written = self.source.bytes().len();
         if !self.operation.is_read() && written != self.bytes {

@@ -56,9 +56,13 @@ impl Machine {
     }
 
     pub fn respond_again(&self, world: Arc<World>) -> Responder {
+        self.respond_at(self.vbd.backend(), world)
+    }
+
+    pub fn respond_at(&self, backend: &str, world: Arc<World>) -> Responder {
         let hypervisor: Arc<dyn Backend> = Arc::new(sim::connect(self.dir.path(), DomId(0)).unwrap());
         let client = Client::connect(self.server.socket()).unwrap();
-        Responder::start(hypervisor, client, self.vbd.backend(), world)
+        Responder::start(hypervisor, client, backend, world)
     }
 
     pub fn connect(&self, options: ConnectOptions) -> Result<Frontend, Error> {

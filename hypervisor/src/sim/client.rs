@@ -10,10 +10,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 
 use super::channel::{self, Channel};
 use super::copier::SimCopier;
-use super::counters::{CopyCounters, Counters};
 use super::table::GrantTable;
 use super::wire::{self, MAX_PAGES, Packet, call};
 use super::{Options, Usage};
+use crate::counters::Counters;
 use crate::memory::{Pages, Region};
 use crate::{
     Access, Backend, Copier, Counted, DomId, Error, EventChannel, Frontend, GrantRef, Mapping, PAGE_SIZE,
@@ -54,7 +54,6 @@ pub fn connect_with(dir: &Path, domain: DomId, options: Options) -> Result<Sim, 
         link: Mutex::new(link),
         peers: Mutex::default(),
         counters: Counters::default(),
-        copying: Mutex::default(),
     };
     Ok(Sim { handle: Arc::new(handle) })
 }
@@ -91,14 +90,6 @@ pub(super) struct Handle {
     link: Mutex<Link>,
     peers: Mutex<HashMap<DomId, Weak<Peer>>>,
     counters: Counters,
-    copying: Mutex<Copying>,
-}
-
-/// Counters of the copiers there are, and the sum of those there were.
-#[derive(Default)]
-struct Copying {
-    live: Vec<Arc<CopyCounters>>,
-    gone: Statistics,
 }
 
 /// Another domain's memory and grant table, mapped once per process.
@@ -165,13 +156,6 @@ impl Handle {
         }
     }
 
-    /// Keeps what a copier counted beyond its end.
-    pub(super) fn retire(&self, counters: &Arc<CopyCounters>) {
-        let mut copying = lock(&self.copying);
-        copying.live.retain(|other| !Arc::ptr_eq(other, counters));
-        counters.add_to(&mut copying.gone);
-    }
-
     /// The domain's memory and grant table, as of its present life.
     fn peer(&self, domain: DomId) -> Result<Arc<Peer>, Error> {
         let mut peers = lock(&self.peers);
@@ -213,14 +197,7 @@ impl Handle {
 
 impl Counted for Sim {
     fn statistics(&self) -> Statistics {
-        let mut statistics = self.handle.counters.snapshot();
-        let copying = lock(&self.handle.copying);
-        statistics.copy_calls = copying.gone.copy_calls;
-        statistics.copies = copying.gone.copies;
-        statistics.copied_bytes = copying.gone.copied_bytes;
-        statistics.copy_failures = copying.gone.copy_failures;
-        copying.live.iter().for_each(|counters| counters.add_to(&mut statistics));
-        statistics
+        self.handle.counters.snapshot()
     }
 }
 
@@ -270,8 +247,7 @@ impl Backend for Sim {
         let peer = self.handle.peer(domain)?;
         let answer = self.handle.call(&[call::COPIER, u64::from(domain.0), peer.incarnation])?;
         let slot = word(&answer, 0)? as usize;
-        let counters = Arc::<CopyCounters>::default();
-        lock(&self.handle.copying).live.push(Arc::clone(&counters));
+        let counters = self.handle.counters.copier();
         Ok(Box::new(SimCopier { handle: Arc::clone(&self.handle), peer, slot, counters }))
     }
 

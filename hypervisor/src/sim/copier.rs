@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::client::{Handle, Peer};
-use super::counters::CopyCounters;
 use super::table::{enter, leave};
 use super::wire::call;
 use crate::backend::validate;
+use crate::counters::CopyCounters;
 use crate::{Copier, Copy, Direction, DomId, Error, GrantStatus, PAGE_SIZE, memory};
 
 /// One queue's copier on one domain.
@@ -75,7 +75,7 @@ unsafe fn one(peer: &Peer, me: DomId, copy: &Copy) -> GrantStatus {
 
 impl Drop for SimCopier {
     fn drop(&mut self) {
-        self.handle.retire(&self.counters);
+        self.handle.counters().retire(&self.counters);
         self.handle.forget(&[call::COPIER_END, self.peer.incarnation, self.slot as u64]);
     }
 }

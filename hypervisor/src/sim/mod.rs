@@ -23,7 +23,6 @@ mod broker;
 mod channel;
 mod client;
 mod copier;
-mod counters;
 mod domain;
 mod extents;
 mod ports;
