@@ -63,10 +63,20 @@ pub enum Error {
     #[error("the hypervisor's control connection is gone")]
     Disconnected,
     /// No hypervisor of that name.
-    #[error("{spec:?} names no hypervisor (sim:DIR)")]
+    #[error("{spec:?} names no hypervisor (xen, or sim:DIR)")]
     Spec {
         /// What was asked for.
         spec: String,
+    },
+    /// A device of the kernel's cannot be used.
+    #[error("{device}: {source}: {hint}")]
+    Device {
+        /// Its path.
+        device: &'static str,
+        /// What is probably the matter.
+        hint: &'static str,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A system call failed.
     #[error("{what}: {source}")]

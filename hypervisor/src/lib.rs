@@ -14,7 +14,7 @@
 //! BIND_INTERDOMAIN, BIND_UNBOUND_PORT, `read()` and `write()` on one descriptor per channel, and
 //! `share` is gntalloc's ALLOC_GREF followed by `mmap`.
 //!
-//! [`sim`] implements them between ordinary processes. [`open`] picks by a string.
+//! [`xen`] implements them, and so does [`sim`] between ordinary processes. [`open`] picks by a string.
 
 mod backend;
 mod counters;
@@ -26,6 +26,7 @@ pub mod sim;
 mod statistics;
 mod status;
 mod types;
+pub mod xen;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,11 +47,14 @@ impl<T: Backend + Frontend> Hypervisor for T {}
 
 /// Opens the hypervisor that `spec` names, as the domain `domain`.
 ///
-/// `sim:DIR` is the simulation whose [`sim::Broker`] runs on directory `DIR`.
+/// `xen` is [`xen`]; `sim:DIR` is the simulation whose [`sim::Broker`] runs on directory `DIR`.
 ///
 /// # Errors
 /// [`Error::Spec`] when nothing of that name exists, else what opening it gave.
 pub fn open(spec: &str, domain: DomId) -> Result<Arc<dyn Hypervisor>, Error> {
+    if spec == "xen" {
+        return Ok(Arc::new(xen::open(domain)?));
+    }
     match spec.split_once(':') {
         Some(("sim", dir)) if !dir.is_empty() => Ok(Arc::new(sim::connect(Path::new(dir), domain)?)),
         _ => Err(Error::Spec { spec: spec.to_owned() }),
