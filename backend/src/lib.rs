@@ -15,6 +15,13 @@
 //! | [`store`] | backing devices behind one trait: null, file, file with a PI sidecar |
 //! | [`image`] | the sidecar's tools: protect, scrub, reseal |
 
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod image;
 pub mod io;
 pub mod queue;
+pub mod simhost;
 pub mod store;

@@ -1,2 +1,7 @@
 //! A userspace Xen block backend that carries protection information end to end.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dixback::cli::main()
+}

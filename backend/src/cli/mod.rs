@@ -5,6 +5,7 @@
 mod run;
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -19,12 +20,31 @@ enum Command {
     /// Serve disks to guests, until stopped by SIGTERM or SIGINT
     #[command(after_long_help = run::HELP.as_str())]
     Run(Box<run::Args>),
+    /// Make, check and renew a disk's PI sidecar
+    Image(crate::image::cli::ImageArgs),
+    /// Show the main job on this machine: no Xen, no root
+    Demo(crate::demo::DemoArgs),
+    /// Measure the daemon on this machine beside a bare io_uring loop
+    Bench(crate::bench::BenchArgs),
+    /// A frontend on the simulation, as a process of its own (the program frontend-sim)
+    #[command(hide = true, disable_help_flag = true)]
+    Frontend {
+        /// What frontend-sim takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// The program.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(*args),
+        Command::Image(args) => crate::image::cli::main(args),
+        Command::Demo(args) => crate::demo::main(&args),
+        Command::Bench(args) => crate::bench::main(&args),
+        Command::Frontend { arguments } => {
+            frontend_sim::cli::main(std::iter::once(OsString::from("frontend-sim")).chain(arguments))
+        }
     }
 }
 

@@ -29,11 +29,7 @@ impl Description {
     /// # Errors
     /// Of `read`.
     pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>, Error>) -> Result<Self, Error> {
-        Ok(Self {
-            params: read(names::PARAMS)?,
-            mode: read(names::MODE)?,
-            frontend: read(names::FRONTEND)?,
-        })
+        Ok(Self { params: read(names::PARAMS)?, mode: read(names::MODE)?, frontend: read(names::FRONTEND)? })
     }
 }
 
@@ -73,8 +69,14 @@ pub fn probe(
             return None;
         }
     };
+    // The daemon watches where the first look at the directory led it.
+    let moved = match (&tree.frontend, &description.frontend) {
+        (Some(watched), Some(now)) => watched.as_bytes() != now.as_slice(),
+        _ => false,
+    };
     let plan = match (fault, nodes) {
         (Some(fault), _) => Err(fault),
+        _ if moved => Err("the node frontend changed; detach the disk and attach it again".to_owned()),
         (None, Err(error)) => Err(error.to_string()),
         (None, Ok(nodes)) => {
             let spec = plan::store_spec(&nodes);

@@ -73,7 +73,12 @@ pub struct Claim {
 ///
 /// # Errors
 /// Xenstore.
-pub fn claim(client: &Client, home: &str, config: &DaemonConfig, id: &DiskId) -> Result<Option<Claim>, Error> {
+pub fn claim(
+    client: &Client,
+    home: &str,
+    config: &DaemonConfig,
+    id: &DiskId,
+) -> Result<Option<Claim>, Error> {
     let mut tree = Tree::new(client.clone(), home, &id.path(), None);
     let text = |tree: &Tree, node| {
         let value = tree.read_own(node)?;

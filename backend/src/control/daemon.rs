@@ -28,6 +28,9 @@ use xenstore::{Client, Error};
 /// How long after a failed scan the next is tried.
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
 
+/// Requests to stop within this time are one: an interrupt may come from the terminal and again from sudo.
+const ONE_REQUEST: Duration = Duration::from_secs(1);
+
 /// The daemon: everything the control thread has.
 pub struct Daemon {
     host: Host,
@@ -38,6 +41,8 @@ pub struct Daemon {
     scans: BTreeSet<String>,
     scan_again: Option<Instant>,
     stops: Stops,
+    /// Since when it is about to end.
+    stopping: Option<Instant>,
     /// When a stop next says what it waits for.
     notice: Option<Instant>,
 }
@@ -56,7 +61,8 @@ impl Daemon {
         config.check()?;
         let run_dir = RunDir::take(&config.run_dir)?;
         let domain = own_domain(&config, &client)?;
-        let home = client.domain_path(domain).map_err(ControlError::xenstore("asking for the home directory"))?;
+        let home =
+            client.domain_path(domain).map_err(ControlError::xenstore("asking for the home directory"))?;
         let bell = Doorbell::new().map_err(ControlError::System)?;
         let host = Host {
             caps: Caps::new(config.threads, config.pool_total),
@@ -78,6 +84,7 @@ impl Daemon {
             scans: BTreeSet::new(),
             scan_again: None,
             stops,
+            stopping: None,
             notice: None,
         };
         for kind in &daemon.host.config.kinds {
@@ -107,16 +114,16 @@ impl Daemon {
     /// Serves until asked to stop; then leaves every connection to the next run and returns.
     ///
     /// # Errors
-    /// The second request to stop came before the first was done; the message says what hangs.
+    /// A second request to stop came before the first was done; the message says what hangs.
     pub fn run(mut self) -> Result<(), ControlError> {
         loop {
             self.wait()?;
-            let stops = self.stops.take();
-            if stops > 0 && self.host.stopping {
-                return Err(ControlError::Hangs { what: self.unsettled() });
-            }
-            if stops > 0 {
-                self.begin_stop();
+            if self.stops.take() {
+                match self.stopping {
+                    None => self.begin_stop(),
+                    Some(since) if since.elapsed() < ONE_REQUEST => {}
+                    Some(_) => return Err(ControlError::Hangs { what: self.unsettled() }),
+                }
             }
             self.collect();
             self.tend();
@@ -243,6 +250,7 @@ impl Daemon {
     fn begin_stop(&mut self) {
         log::info!("stopping: {} disks", self.disks.len());
         self.host.stopping = true;
+        self.stopping = Some(Instant::now());
         self.notice = Some(Instant::now() + self.host.config.stop_notice);
         for (id, disk) in &mut self.disks {
             disk.stop();
@@ -273,7 +281,12 @@ pub fn own_domain(config: &DaemonConfig, client: &Client) -> Result<u16, Control
     if let Some(domain) = config.domain {
         return Ok(domain);
     }
-    let text = client.read_string("domid").map_err(ControlError::xenstore("asking for this domain's number"))?;
+    let text = match client.read_string("domid") {
+        Ok(text) => text,
+        // Every domain libxl makes has the node; dom0 gets it from a script that runs at boot.
+        Err(error) if error.is_not_found() => "0".to_owned(),
+        Err(source) => return Err(ControlError::xenstore("asking for this domain's number")(source)),
+    };
     text.trim().parse().map_err(|_| ControlError::NoDomain { text })
 }
 

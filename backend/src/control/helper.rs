@@ -36,7 +36,8 @@ impl<T: Send + 'static> Helpers<T> {
     pub fn start(&self, id: DiskId, work: impl FnOnce() -> T + Send + 'static) {
         let place: Arc<Mutex<Option<Work<T>>>> = Arc::new(Mutex::new(Some(Box::new(work))));
         let run = {
-            let (place, bell, sender, id) = (Arc::clone(&place), self.bell.clone(), self.sender.clone(), id.clone());
+            let (place, bell, sender, id) =
+                (Arc::clone(&place), self.bell.clone(), self.sender.clone(), id.clone());
             move || {
                 let Some(work) = place.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
                 let outcome = catch_unwind(AssertUnwindSafe(work)).ok();
@@ -45,7 +46,8 @@ impl<T: Send + 'static> Helpers<T> {
                 bell.ring();
             }
         };
-        if let Err(error) = std::thread::Builder::new().name(format!("d{}/{}", id.domain, id.device)).spawn(run.clone())
+        if let Err(error) =
+            std::thread::Builder::new().name(format!("d{}/{}", id.domain, id.device)).spawn(run.clone())
         {
             log::warn!("{id}: no helper thread: {error}; every disk waits for this one now");
             run();

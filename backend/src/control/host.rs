@@ -48,7 +48,13 @@ impl Host {
     }
 
     /// The opening of a connection that a frontend chose.
-    pub fn opening(&self, id: &DiskId, name: &str, frontend: FrontendNodes, resume: Option<Resume>) -> Opening {
+    pub fn opening(
+        &self,
+        id: &DiskId,
+        name: &str,
+        frontend: FrontendNodes,
+        resume: Option<Resume>,
+    ) -> Opening {
         Opening {
             id: id.clone(),
             name: name.to_owned(),

@@ -65,7 +65,9 @@ mod tests {
 
     #[test]
     fn directory_when_no_plain_numbers_then_is_no_disk() {
-        for (domain, device) in [("x", "1"), ("1", ""), ("01", "1"), ("+1", "1"), ("65536", "1"), ("1", "hda")] {
+        for (domain, device) in
+            [("x", "1"), ("1", ""), ("01", "1"), ("+1", "1"), ("65536", "1"), ("1", "hda")]
+        {
             assert_eq!(DiskId::new("vbd3", domain, device), None, "{domain}/{device}");
         }
         for token in ["", "frontend/", "frontend/a/1/2/3", "kind/vbd3", "frontend/a/1"] {

@@ -202,12 +202,16 @@ impl Machine {
     fn look(&mut self, view: View) -> Option<Step> {
         let Some(own) = view.own else { return Some(self.without_directory()) };
         match self.phase {
-            Phase::Probing | Phase::Opening { .. } | Phase::Draining { .. } | Phase::Suspending => Some(Step::Rest),
+            Phase::Probing | Phase::Opening { .. } | Phase::Draining { .. } | Phase::Suspending => {
+                Some(Step::Rest)
+            }
             Phase::Suspended => Some(Step::Rest),
             Phase::Found => self.found(own, view),
             Phase::Held if own == Connected && view.frontend_uses() => Some(Step::Rest),
             Phase::Held => self.enter(Phase::Found),
-            Phase::Probed { .. } if own == self.said && (view.online || own != Closed) => Some(Step::Announce),
+            Phase::Probed { .. } if own == self.said && (view.online || own != Closed) => {
+                Some(Step::Announce)
+            }
             Phase::Waiting { usable } if own == self.said => self.waiting(usable, view),
             Phase::Probed { .. } | Phase::Waiting { .. } => self.overtaken(own),
             Phase::Open => self.open(own, view),

@@ -33,7 +33,12 @@ impl Plan {
     ///
     /// # Errors
     /// The disk as it is cannot be what is wanted of it.
-    pub fn make(config: &DaemonConfig, nodes: DiskNodes, store: StoreSpec, probe: &Probe) -> Result<Self, String> {
+    pub fn make(
+        config: &DaemonConfig,
+        nodes: DiskNodes,
+        store: StoreSpec,
+        probe: &Probe,
+    ) -> Result<Self, String> {
         let found = probe.capabilities.profile;
         expect_profile(&nodes, found)?;
         let spec = &nodes.spec;
@@ -68,7 +73,8 @@ impl Plan {
     /// In what it is not.
     pub fn holds(&self, geometry: &Geometry, capabilities: &Capabilities) -> Result<(), String> {
         if self.profile != capabilities.profile {
-            let name = |profile: Option<Profile>| profile.map_or("none".to_owned(), |profile| profile.to_string());
+            let name =
+                |profile: Option<Profile>| profile.map_or("none".to_owned(), |profile| profile.to_string());
             let (now, then) = (name(capabilities.profile), name(self.profile));
             return Err(format!("the disk's PI is {now}, but {then} was announced"));
         }
@@ -189,13 +195,18 @@ fn check_sectors(nodes: &DiskNodes, profile: Option<Profile>, geometry: &Geometr
         _ => "the store's logical block",
     };
     if sector > SECTOR_MAX {
-        return Err(format!("sectors of {sector} bytes ({because}) are more than the {SECTOR_MAX} a guest can take"));
+        return Err(format!(
+            "sectors of {sector} bytes ({because}) are more than the {SECTOR_MAX} a guest can take"
+        ));
     }
     if let Some(wanted) = nodes.spec.sector_size.filter(|wanted| *wanted != sector) {
         return Err(format!("sector-size={wanted}, but the disk's is {sector} ({because})"));
     }
     if geometry.bytes == 0 || !geometry.bytes.is_multiple_of(sector.into()) {
-        return Err(format!("{} bytes are no whole number of sectors of {sector} bytes ({because})", geometry.bytes));
+        return Err(format!(
+            "{} bytes are no whole number of sectors of {sector} bytes ({because})",
+            geometry.bytes
+        ));
     }
     Ok(())
 }

@@ -84,25 +84,21 @@ impl Record {
         }
     }
 
-    /// What no longer is as it was, if anything: the place, the frontend's nodes as they are now, and this end's by
-    /// `own`.
-    pub fn mismatch(
-        &self,
-        place: &Place,
-        frontend: &FrontendNodes,
-        own: &dyn Fn(&str) -> Option<Vec<u8>>,
-    ) -> Option<String> {
+    /// What at this end is no longer as it was, if anything: the place, and the nodes by `own`.
+    pub fn mismatch(&self, place: &Place, own: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<String> {
         if self.version != VERSION {
-            return Some(format!("it is of version {}, not {VERSION}", self.version));
+            return Some(format!("its record is of version {}, not {VERSION}", self.version));
         }
         if self.place != *place {
-            return Some("it is of another disk or another guest".to_owned());
+            return Some("it was of another disk or another guest".to_owned());
         }
-        for (node, value) in &self.nodes {
-            if own(node).as_deref() != Some(value.as_bytes()) {
-                return Some(format!("the node {node} is no longer {value}"));
-            }
-        }
+        let changed = |(node, value): &(&String, &String)| own(node).as_deref() != Some(value.as_bytes());
+        let (node, value) = self.nodes.iter().find(changed)?;
+        Some(format!("the node {node} is no longer {value}"))
+    }
+
+    /// The same of the frontend's choice.
+    pub fn mismatch_frontend(&self, frontend: &FrontendNodes) -> Option<String> {
         if Abi::from_name(self.abi.as_bytes()) != Some(frontend.abi) || self.dix != frontend.dix {
             return Some("the frontend negotiated something else".to_owned());
         }
@@ -156,7 +152,8 @@ mod tests {
         assert_eq!(run.load(&id).unwrap(), None);
         run.store(&id, &record()).unwrap();
         assert_eq!(run.load(&id).unwrap(), Some(record()));
-        assert_eq!(record().mismatch(&place(), &frontend(), &own), None);
+        assert_eq!(record().mismatch(&place(), &own), None);
+        assert_eq!(record().mismatch_frontend(&frontend()), None);
         run.forget(&id).unwrap();
         run.forget(&id).unwrap();
         assert_eq!(run.load(&id).unwrap(), None);
@@ -201,8 +198,8 @@ mod tests {
     fn record_when_anything_changed_then_does_not_hold() {
         let mut other = place();
         other.uuid = None;
-        assert!(record().mismatch(&other, &frontend(), &own).is_some());
-        assert!(record().mismatch(&place(), &frontend(), &|_| None).is_some());
+        assert!(record().mismatch(&other, &own).is_some());
+        assert!(record().mismatch(&place(), &|_| None).is_some());
         let changes: [fn(&mut FrontendNodes); 5] = [
             |f| f.abi = Abi::Arm,
             |f| f.dix = false,
@@ -213,10 +210,10 @@ mod tests {
         for change in changes {
             let mut changed = frontend();
             change(&mut changed);
-            assert!(record().mismatch(&place(), &changed, &own).is_some());
+            assert!(record().mismatch_frontend(&changed).is_some());
         }
         let mut newer = record();
         newer.version = 2;
-        assert!(newer.mismatch(&place(), &frontend(), &own).is_some());
+        assert!(newer.mismatch(&place(), &own).is_some());
     }
 }

@@ -40,7 +40,8 @@ pub struct Prepared {
 /// # Errors
 /// Xenstore.
 pub fn place(host: &Host, tree: &Tree, id: &DiskId, description: &Description) -> Result<Place, Error> {
-    let text = |value: &Option<Vec<u8>>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+    let text =
+        |value: &Option<Vec<u8>>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
     let uuid = match host.client.read(&format!("/local/domain/{}/vm", id.domain)) {
         Ok(value) => Some(String::from_utf8_lossy(&value).into_owned()),
         Err(error @ (Error::Disconnected | Error::Io { .. })) => return Err(error),
@@ -75,6 +76,9 @@ pub fn prepare(host: &Host, tree: &Tree, id: &DiskId, name: &str) -> Result<Resu
     }
     let description = Description::read(|node| tree.read_own(node))?;
     let place = place(host, tree, id, &description)?;
+    if let Some(reason) = tree.parse(Tree::read_own, |read| record.mismatch(&place, read))? {
+        return refused(reason);
+    }
     let nodes = match tree.parse(Tree::read_own, DiskNodes::parse)? {
         Ok(nodes) => nodes,
         Err(error) => return refused(error.to_string()),
@@ -91,8 +95,7 @@ pub fn prepare(host: &Host, tree: &Tree, id: &DiskId, name: &str) -> Result<Resu
         Ok(frontend) => frontend,
         Err(error) => return refused(format!("the frontend's nodes: {error}")),
     };
-    let compare = |read: &dyn Fn(&str) -> Option<Vec<u8>>| record.mismatch(&place, &frontend, read);
-    if let Some(reason) = tree.parse(Tree::read_own, compare)? {
+    if let Some(reason) = record.mismatch_frontend(&frontend) {
         return refused(reason);
     }
     let rsp_prod = record.rings.iter().map(|ring| ring.rsp_prod).collect();

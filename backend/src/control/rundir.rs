@@ -70,7 +70,8 @@ impl RunDir {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut by = String::new();
                 let _ = lock.read_to_string(&mut by);
-                let by = if by.trim().is_empty() { "another daemon".to_owned() } else { by.trim().to_owned() };
+                let by =
+                    if by.trim().is_empty() { "another daemon".to_owned() } else { by.trim().to_owned() };
                 return Err(RunDirError::InUse { path: path.to_owned(), by });
             }
             Err(source) => return Err(io_error(&file, "cannot lock")(source)),

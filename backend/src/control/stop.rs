@@ -1,6 +1,6 @@
 //! Requests to stop: from signal handlers and other threads to the control thread.
 //!
-//! A socket pair: a signal handler can do little more than write a byte, and each byte counts.
+//! A socket pair: a signal handler can do little more than write a byte.
 
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub struct Stopper(Arc<UnixStream>);
 
 impl Stopper {
-    /// Asks once. The second time the daemon does not wait for what hangs.
+    /// Asks. Once a second or more has passed, asking again makes the daemon end without waiting for what hangs.
     pub fn stop(&self) {
         // A full socket has asked often enough.
         let _ = (&*self.0).write(&[0]);
@@ -46,9 +46,9 @@ impl Stops {
         self.writer.clone()
     }
 
-    /// How often it was asked for since the last look.
-    pub(super) fn take(&mut self) -> usize {
-        self.reader.read(&mut [0; 64]).unwrap_or(0)
+    /// Whether it was asked for since the last look.
+    pub(super) fn take(&mut self) -> bool {
+        self.reader.read(&mut [0; 64]).unwrap_or(0) > 0
     }
 }
 

@@ -210,9 +210,9 @@ impl Vbd {
 
     fn announce(&mut self) -> Result<(), Error> {
         let (Some(description), Some(plan)) = (&self.description, &self.plan) else { return Ok(()) };
-        let asks = self.seen.is_some_and(|view| {
-            matches!(view.frontend, XenbusState::Initialised | XenbusState::Connected)
-        });
+        let asks = self
+            .seen
+            .is_some_and(|view| matches!(view.frontend, XenbusState::Initialised | XenbusState::Connected));
         self.tree.log_error(plan.as_ref().err().map(String::as_str))?;
         let outcome = announce::announce(&self.tree, self.machine.said(), description, plan, asks)?;
         self.machine.announced(outcome);
@@ -384,7 +384,8 @@ impl Vbd {
                 self.report("left to the next run", &closed);
                 if let Err(reason) = recorded {
                     self.note(Level::Error, &format!("cannot be left to the next run: {reason}"));
-                    self.reason = Some(format!("the daemon ended, and could not leave the connection: {reason}"));
+                    self.reason =
+                        Some(format!("the daemon ended, and could not leave the connection: {reason}"));
                 }
             }
             None => self.crashed(),
@@ -396,7 +397,8 @@ impl Vbd {
         let frontend = connection.frontend();
         let pages = frontend.rings.first().map_or(0, |ring| ring.refs.len());
         let dix = if frontend.dix { ", DIX" } else { "" };
-        let text = format!("connected: {} rings of {pages} pages, {}{dix}", frontend.rings.len(), frontend.abi);
+        let text =
+            format!("connected: {} rings of {pages} pages, {}{dix}", frontend.rings.len(), frontend.abi);
         self.note(Level::Info, &text);
         self.pause = FIRST_PAUSE;
         self.plan = Some(Ok(plan));
@@ -464,7 +466,9 @@ impl Vbd {
     fn note(&mut self, level: Level, text: &str) {
         match self.quiet.allow(Instant::now()) {
             Some(0) => log::log!(level, "{}: {}", self.name, readable(text)),
-            Some(n) => log::log!(level, "{}: {} ({n} messages before this one left out)", self.name, readable(text)),
+            Some(n) => {
+                log::log!(level, "{}: {} ({n} messages before this one left out)", self.name, readable(text))
+            }
             None => {}
         }
     }

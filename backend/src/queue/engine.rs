@@ -170,8 +170,7 @@ impl Engine {
             }
             self.work.held.pop_front();
         }
-        let mut barrier = None;
-        let mut taken = 0;
+        let (mut slot, mut barrier, mut taken) = (Paired::NeedMore(1), None, 0);
         self.work.half_pair = false;
         while self.accepts()
             && barrier.is_none()
@@ -179,27 +178,22 @@ impl Engine {
             && self.work.fresh_bytes < BATCH_BYTES
             && self.indirect.has_room()
         {
-            match self.pairing.next(&mut self.ring) {
-                Ok(Some(Paired::Single(request))) => barrier = self.take(&request, None),
-                Ok(Some(Paired::Pair { data, payload })) => barrier = self.take(&data, Some(&payload)),
-                Ok(Some(Paired::Refused(refused))) => {
-                    self.link.counters.refused.add(1);
-                    self.link.counters.errors.add(1);
-                    let name = &self.disk.name;
-                    self.guest_log.log(log::Level::Debug, || {
-                        format!("{name}: a request was refused: {}", refused.reason)
-                    });
-                    for response in &refused.responses {
-                        self.ring.respond(response);
-                    }
-                    self.work.answered = true;
+            match self.pairing.next_into(&mut self.ring, &mut slot) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    self.work.broken = Some(error);
+                    break;
                 }
-                Ok(Some(Paired::NeedMore(_))) => {
+            }
+            match &slot {
+                Paired::Single(request) => barrier = self.take(request, None),
+                Paired::Pair { data, payload } => barrier = self.take(data, Some(payload)),
+                Paired::Refused(refused) => self.refuse(refused),
+                Paired::NeedMore(_) => {
                     self.work.half_pair = true;
                     break;
                 }
-                Ok(None) => break,
-                Err(error) => self.work.broken = Some(error),
             }
             taken += 1;
         }
@@ -213,6 +207,18 @@ impl Engine {
             || self.table.len() != before
             || self.work.answered != answered
             || !self.work.fresh.is_empty()
+    }
+
+    /// Answers what the parser refused.
+    fn refuse(&mut self, refused: &blkif::Refused) {
+        self.link.counters.refused.add(1);
+        self.link.counters.errors.add(1);
+        let name = &self.disk.name;
+        self.guest_log.log(log::Level::Debug, || format!("{name}: a request was refused: {}", refused.reason));
+        for response in &refused.responses {
+            self.ring.respond(response);
+        }
+        self.work.answered = true;
     }
 
     /// Takes a parsed request into the table and places it; gives its name back if it is a barrier.

@@ -12,6 +12,23 @@
 //! What it stores as protection information (PI) is what it is handed: the queue has checked or made it. A store
 //! maps reference tags itself where its medium counts otherwise than the virtual disk.
 
+mod error;
+pub(crate) mod file;
+mod inbox;
+pub(crate) mod lock;
+pub(crate) mod medium;
+mod null;
+mod ranges;
+pub mod sidecar;
+mod spec;
+
+pub use error::StoreError;
+pub use medium::Direct;
+pub use sidecar::AttachReport;
+pub use spec::{PiSource, Probe, StoreSpec, open, probe};
+
+pub(crate) use null::parse_size;
+
 use crate::io::{Doorbell, Lease, Ring};
 use integrity::Profile;
 use std::io;
@@ -123,6 +140,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// Something could not be made durable; the store then stays marked as not closed cleanly.
     fn close(&self) -> io::Result<()>;
+
+    /// Why some of the disk may not match its PI, if there is reason to fear it; found when it was opened.
+    fn attach_report(&self) -> Option<&AttachReport> {
+        None
+    }
+
+    /// Counters and gauges of the store by name.
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// One queue's half of a store. Every [`Io`] submitted ends in exactly one [`Completion`].

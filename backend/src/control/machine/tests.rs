@@ -155,6 +155,7 @@ impl World {
     fn check(&self) {
         assert_eq!(self.machine.busy(), self.job.is_some());
         assert_eq!(self.machine.holds(), self.live);
+        assert!(!(self.live && self.machine.condemned), "a condemned connection rests");
         if self.machine.settled() {
             assert!(!self.live && !matches!(self.job, Some(Job::Open | Job::Drain | Job::Suspend)));
         }

@@ -1,0 +1,176 @@
+//! A plain file or block device without PI: every request is one io_uring operation on the queue's ring.
+//!
+//! Overlapping requests need no order here: with no metadata beside the data there is nothing to disagree with.
+
+use crate::io::{Doorbell, Owner, Ring};
+use crate::store::medium::Medium;
+use crate::store::{Capabilities, Completion, Errno, Geometry, Io, Op, Store, StoreQueue};
+use io_uring::{opcode, types};
+use rustix::fs::FallocateFlags;
+use slab::Slab;
+use std::io;
+use std::sync::Arc;
+
+/// A disk without PI.
+pub(crate) struct FileStore {
+    data: Medium,
+    capabilities: Capabilities,
+}
+
+impl FileStore {
+    /// Serves an open, locked disk.
+    pub(crate) fn new(data: Medium, read_only: bool, discard: bool) -> Self {
+        let capabilities = plain_capabilities(&data, read_only, discard);
+        Self { data, capabilities }
+    }
+}
+
+/// What a disk can do that has no PI.
+pub(crate) fn plain_capabilities(data: &Medium, read_only: bool, discard: bool) -> Capabilities {
+    let discard = if discard && !read_only { data.discard_unit() } else { None };
+    // Neither a file nor a device says that a completed write is durable.
+    Capabilities { profile: None, read_only, discard, volatile_cache: true }
+}
+
+impl Store for FileStore {
+    fn geometry(&self) -> Geometry {
+        let Medium { bytes, sector, physical, .. } = self.data;
+        Geometry { bytes, logical_block: sector, physical_block: physical }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn queue(self: Arc<Self>, _doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>> {
+        Ok(Box::new(FileQueue { store: self, active: Slab::new() }))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        if self.capabilities.read_only { Ok(()) } else { self.data.file.sync_all() }
+    }
+}
+
+/// An operation in the kernel's hands.
+struct Active {
+    io: Io,
+    /// Bytes of a read or write that are already done.
+    moved: usize,
+}
+
+struct FileQueue {
+    store: Arc<FileStore>,
+    active: Slab<Active>,
+}
+
+impl StoreQueue for FileQueue {
+    fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>) {
+        if let Err(error) = admit(&io, &self.store.geometry(), &self.store.capabilities) {
+            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error) });
+        }
+        let slot = self.active.insert(Active { io, moved: 0 });
+        self.start(slot, ring);
+    }
+
+    fn complete(&mut self, value: u64, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let slot = value as usize;
+        let Some(active) = self.active.get_mut(slot) else {
+            debug_assert!(false, "a completion of nothing");
+            return;
+        };
+        let left = active.io.buffer.as_ref().map_or(0, |lease| lease.len() - active.moved);
+        let result = match outcome(result, left) {
+            Outcome::Done => Ok(()),
+            Outcome::Again { moved } => {
+                active.moved += moved;
+                return self.start(slot, ring);
+            }
+            Outcome::Failed(error) => Err(error),
+        };
+        let Active { io, .. } = self.active.remove(slot);
+        done.push(Completion { id: io.id, buffer: io.buffer, result });
+    }
+
+    fn resume(&mut self, _ring: &mut Ring, _done: &mut Vec<Completion>) {}
+}
+
+impl FileQueue {
+    fn start(&self, slot: usize, ring: &mut Ring) {
+        let fd = self.store.data.fd();
+        let user_data = Owner::Store.user_data(slot as u64);
+        let Active { io, moved } = &self.active[slot];
+        let at = io.offset + *moved as u64;
+        match (io.op, &io.buffer) {
+            (Op::Read, Some(lease)) => ring.read(fd, lease, *moved, at, user_data),
+            (Op::Write { fua }, Some(lease)) => {
+                let flags = if fua { libc::RWF_DSYNC } else { 0 };
+                ring.write(fd, lease, *moved, at, flags, user_data);
+            }
+            (Op::Discard, _) => punch(ring, fd, io.offset, io.bytes, user_data),
+            (Op::Flush | Op::Read | Op::Write { .. }, _) => {
+                let entry = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
+                // SAFETY: the entry names no memory.
+                unsafe { ring.push(&entry.user_data(user_data)) }
+            }
+        }
+    }
+}
+
+/// Makes a hole of zeroes and keeps the size (fallocate(2)).
+pub(crate) fn punch(ring: &mut Ring, fd: i32, offset: u64, bytes: u64, user_data: u64) {
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let entry = opcode::Fallocate::new(types::Fd(fd), bytes).offset(offset).mode(mode.bits().cast_signed()).build();
+    // SAFETY: the entry names no memory.
+    unsafe { ring.push(&entry.user_data(user_data)) }
+}
+
+/// What a store asks of a request before it touches it. The queue has admitted it, so this only keeps a mistake
+/// from becoming a panic or a foreign range.
+pub(crate) fn admit(io: &Io, geometry: &Geometry, capabilities: &Capabilities) -> Result<(), Errno> {
+    if io.op == Op::Flush {
+        return Ok(());
+    }
+    if capabilities.read_only && io.op != Op::Read {
+        return Err(Errno(libc::EROFS));
+    }
+    if io.op == Op::Discard && capabilities.discard.is_none() {
+        return Err(Errno(libc::EOPNOTSUPP));
+    }
+    let block = u64::from(geometry.logical_block);
+    let inside = io.offset.checked_add(io.bytes).is_some_and(|end| end <= geometry.bytes);
+    if !inside || io.bytes == 0 || io.offset % block != 0 || io.bytes % block != 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    if io.op != Op::Discard {
+        let metadata = capabilities.profile.map_or(0, |profile| profile.metadata_len(io.bytes as usize));
+        let fits = |lease: &crate::io::Lease| {
+            lease.len() as u64 == io.bytes && (lease.metadata_len() == metadata || metadata == 0)
+        };
+        if !io.buffer.as_ref().is_some_and(fits) {
+            return Err(Errno(libc::EINVAL));
+        }
+    }
+    Ok(())
+}
+
+/// How an io_uring operation went.
+pub(crate) enum Outcome {
+    /// All of it is done.
+    Done,
+    /// It is to be started again after `moved` more bytes.
+    Again { moved: usize },
+    /// It failed.
+    Failed(Errno),
+}
+
+/// Reads the result of an operation that had `left` bytes to move (0 for one that moves none).
+pub(crate) fn outcome(result: i32, left: usize) -> Outcome {
+    match usize::try_from(result) {
+        Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => Outcome::Again { moved: 0 },
+        Err(_) => Outcome::Failed(Errno(result.saturating_neg())),
+        Ok(moved) if moved >= left => Outcome::Done,
+        // The file has become shorter than the disk, or the device takes no more.
+        Ok(0) => Outcome::Failed(Errno(libc::EIO)),
+        Ok(moved) => Outcome::Again { moved },
+    }
+}

@@ -1,0 +1,228 @@
+//! What data or metadata lies on: a regular file or a block device, its shape, and whether I/O can be direct.
+
+use crate::store::lock::{Access, lock};
+use crate::store::{DiscardUnit, StoreError};
+use rustix::fs::{
+    AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget, ioctl_blksszget,
+    major, minor, statx,
+};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Whether data bypasses the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Where the file system can do it in sectors as small as the disk needs.
+    #[default]
+    Auto,
+    /// Always; a disk where it is impossible is refused.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A disk's smallest sector, whatever its medium: the block protocol counts in it.
+pub(crate) const SECTOR: u32 = 512;
+/// STATX_WRITE_ATOMIC (linux/stat.h, Linux 6.11).
+const STATX_WRITE_ATOMIC: u32 = 0x0001_0000;
+
+/// An open file or device.
+#[derive(Debug)]
+pub(crate) struct Medium {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    /// Whether it is a block device.
+    pub(crate) device: bool,
+    /// Size in bytes.
+    pub(crate) bytes: u64,
+    /// Smallest unit of I/O.
+    pub(crate) sector: u32,
+    /// The unit the medium writes in.
+    pub(crate) physical: u32,
+    /// Whether the page cache is bypassed.
+    pub(crate) direct: bool,
+}
+
+/// Size and time of last modification, as the sidecar records them at a clean close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) bytes: u64,
+    /// Seconds and nanoseconds; zeroes on a block device, which keeps none that means anything.
+    pub(crate) modified: (i64, u32),
+}
+
+impl Medium {
+    /// Opens a file or device for I/O in whole `unit`s (a power of two, in bytes).
+    pub(crate) fn open(path: &Path, access: Access, direct: Direct, unit: u32) -> Result<Self, StoreError> {
+        // Looked at before it is opened, for opening a FIFO would wait and opening a terminal would act on it.
+        let kind = std::fs::metadata(path).map_err(StoreError::io(path, "cannot open"))?.file_type();
+        let device = kind.is_block_device();
+        if !device && !kind.is_file() {
+            let found = if kind.is_dir() { "a directory" } else { "a special file" };
+            return Err(StoreError::NotADisk { path: path.to_owned(), found });
+        }
+        let writes = access == Access::Exclusive;
+        // On a block device O_EXCL keeps mounts and other exclusive openers out (open(2)).
+        let flags = if device && writes { OFlags::EXCL } else { OFlags::empty() };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(writes)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)
+            .map_err(|source| match Errno::from_io_error(&source) {
+                Some(Errno::BUSY) => StoreError::InUse {
+                    path: path.to_owned(),
+                    by: "by the kernel or another exclusive opener (see lsblk and fuser)".to_owned(),
+                },
+                _ => StoreError::io(path, "cannot open")(source),
+            })?;
+        let stat = fstat(&file).map_err(StoreError::io(path, "cannot stat"))?;
+        if (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice) != device {
+            return Err(StoreError::NotADisk { path: path.to_owned(), found: "changing while it is opened" });
+        }
+        let bytes = file.seek(SeekFrom::End(0)).map_err(StoreError::io(path, "cannot tell its size"))?;
+        let (sector, physical) = if device {
+            let sector = ioctl_blksszget(&file).map_err(StoreError::io(path, "cannot tell its sector size"))?;
+            (sector, ioctl_blkpbszget(&file).unwrap_or(sector).max(sector))
+        } else {
+            (SECTOR, u32::try_from(stat.st_blksize).unwrap_or(4096).clamp(SECTOR, 4096).next_power_of_two())
+        };
+        let direct = choose_direct(&file, path, direct, unit.max(sector))?;
+        Ok(Self { file, path: path.to_owned(), device, bytes, sector, physical: physical.max(unit), direct })
+    }
+
+    /// Refuses a size that no disk can have: none, or no whole number of sectors.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        let (path, bytes, unit) = (self.path.clone(), self.bytes, self.sector);
+        match bytes {
+            0 => Err(StoreError::Empty { path }),
+            _ if bytes % u64::from(unit) != 0 => Err(StoreError::Size { path, bytes, unit, what: "sectors" }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the one-writer lock; see [`lock`].
+    pub(crate) fn lock(
+        &self,
+        access: Access,
+        owner: impl Fn(Option<u32>) -> Option<String>,
+    ) -> Result<(), StoreError> {
+        // udev locks a device for a moment while it looks at it, which is no reason to refuse a disk.
+        let mut patience = if self.device { 20 } else { 0 };
+        loop {
+            match lock(&self.file, &self.path, access, &owner) {
+                Err(StoreError::InUse { .. }) if patience > 0 => {
+                    patience -= 1;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// How it discards, if it can.
+    ///
+    /// On a device, fallocate's hole is a write of zeroes that the device must do by itself, so both limits count.
+    pub(crate) fn discard_unit(&self) -> Option<DiscardUnit> {
+        if !self.device {
+            // Smaller holes are zeroed instead of freed.
+            return Some(DiscardUnit { granularity: self.physical, alignment: 0 });
+        }
+        let limit = |name: &str| self.queue_limit(name).filter(|value| *value > 0);
+        limit("queue/discard_max_bytes")?;
+        limit("queue/write_zeroes_max_bytes")?;
+        Some(DiscardUnit {
+            granularity: limit("queue/discard_granularity").unwrap_or(self.sector).max(self.sector),
+            alignment: self.queue_limit("discard_alignment").unwrap_or(0),
+        })
+    }
+
+    /// A number from the device's folder in sysfs; a partition's queue is its disk's.
+    fn queue_limit(&self, name: &str) -> Option<u32> {
+        let device = fstat(&self.file).ok()?.st_rdev;
+        let folder = PathBuf::from(format!("/sys/dev/block/{}:{}", major(device), minor(device)));
+        let own = std::fs::read_to_string(folder.join(name));
+        let text = own.or_else(|_| std::fs::read_to_string(folder.join("..").join(name))).ok()?;
+        Some(u32::try_from(text.trim().parse::<u64>().ok()?).unwrap_or(u32::MAX))
+    }
+
+    /// The largest aligned write that a power cut leaves either done or not done: the sector of the medium, or
+    /// more where the kernel promises more (statx, `atomic_write_unit_max`).
+    pub(crate) fn atomic_unit(&self) -> u32 {
+        let mut unit = self.sector;
+        let mask = StatxFlags::DIOALIGN | StatxFlags::from_bits_retain(STATX_WRITE_ATOMIC);
+        if let Ok(found) = statx(&self.file, c"", AtFlags::EMPTY_PATH, mask) {
+            if found.stx_mask & StatxFlags::DIOALIGN.bits() != 0 {
+                unit = unit.max(found.stx_dio_offset_align);
+            }
+            if found.stx_mask & STATX_WRITE_ATOMIC != 0 {
+                unit = unit.max(found.stx_atomic_write_unit_max);
+            }
+        }
+        unit
+    }
+
+    /// Size and time of last modification now.
+    pub(crate) fn stamp(&self) -> Result<Stamp, StoreError> {
+        let stat = fstat(&self.file).map_err(StoreError::io(&self.path, "cannot stat"))?;
+        if self.device {
+            return Ok(Stamp { bytes: self.bytes, modified: (0, 0) });
+        }
+        let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok(Stamp { bytes, modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)) })
+    }
+}
+
+/// Sets O_DIRECT where it is wanted and possible for aligned I/O of `unit` bytes.
+fn choose_direct(file: &File, path: &Path, direct: Direct, unit: u32) -> Result<bool, StoreError> {
+    if direct == Direct::Off {
+        return Ok(false);
+    }
+    let why = match direct_alignment(file, unit) {
+        Ok(align) if align <= unit => return Ok(true),
+        Ok(align) => format!("it would need requests of {align} bytes, and the disk's sectors are {unit} bytes"),
+        Err(error) => format!("the file system says {}", std::io::Error::from(error)),
+    };
+    clear_direct(file).map_err(StoreError::io(path, "cannot leave direct I/O"))?;
+    if direct == Direct::On {
+        return Err(StoreError::Direct { path: path.to_owned(), why });
+    }
+    log::info!("{}: buffered, as direct I/O is not possible: {why}", path.display());
+    Ok(false)
+}
+
+/// Sets O_DIRECT and says which alignment it needs.
+fn direct_alignment(file: &File, unit: u32) -> Result<u32, Errno> {
+    fcntl_setfl(file, fcntl_getfl(file)? | OFlags::DIRECT)?;
+    if let Ok(found) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
+        && found.stx_mask & StatxFlags::DIOALIGN.bits() != 0
+    {
+        // Zero: not on this file. Buffers start on pages, which every memory alignment divides.
+        return match found.stx_dio_offset_align {
+            0 => Err(Errno::INVAL),
+            align => Ok(align),
+        };
+    }
+    // Linux before 6.1, or a file system that does not say: try.
+    #[repr(align(4096))]
+    struct Aligned([u8; 4096]);
+    let mut buffer = Aligned([0; 4096]);
+    let length = usize::try_from(unit).unwrap_or(4096).min(4096);
+    match rustix::io::pread(file, &mut buffer.0[..length], 0) {
+        Ok(_) => Ok(unit),
+        Err(error) => Err(error),
+    }
+}
+
+fn clear_direct(file: &File) -> Result<(), Errno> {
+    fcntl_setfl(file, fcntl_getfl(file)?.difference(OFlags::DIRECT))
+}

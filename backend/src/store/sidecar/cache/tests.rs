@@ -1,0 +1,222 @@
+//! The cache's tests, without a medium: loads end when the test says so.
+
+use super::*;
+use crate::io::Doorbell;
+
+struct Fixture {
+    cache: Cache,
+    inbox: Arc<Inbox>,
+}
+
+impl Fixture {
+    /// One set.
+    fn new() -> Self {
+        Self { cache: Cache::new(0).unwrap(), inbox: Arc::new(Inbox::new(Doorbell::new().unwrap())) }
+    }
+
+    fn access(&self, block: u64, access: Access, pinned: bool, slot: usize) -> Found {
+        let waiter = || Waiter { inbox: Arc::clone(&self.inbox), slot };
+        self.cache.access(block, access, pinned, waiter, |bytes| {
+            if access != Access::Read {
+                bytes[..8].copy_from_slice(&block.to_le_bytes());
+            }
+        })
+    }
+
+    /// Loads a block that is missing, and uses it.
+    fn bring(&self, block: u64) {
+        let Found::Load(frame) = self.access(block, Access::Read, false, 0) else { panic!() };
+        self.cache.loaded(frame, Ok(()), &self.inbox);
+        assert_eq!(self.events(), [(0, Wake::Block { block, pinned: true, error: None })]);
+        assert_eq!(self.access(block, Access::Read, true, 0), Found::Done(Kick::No));
+    }
+
+    fn events(&self) -> Vec<(usize, Wake)> {
+        let mut events = Vec::new();
+        self.inbox.take(&mut events);
+        events
+    }
+}
+
+#[test]
+fn largest_prime_when_small_is_right() {
+    let found: Vec<_> = [0, 1, 2, 4, 9, 512].into_iter().map(largest_prime).collect();
+    assert_eq!(found, [1, 1, 2, 3, 7, 509]);
+}
+
+#[test]
+fn access_when_two_miss_the_same_block_loads_once_and_pins_for_both() {
+    let fixture = Fixture::new();
+    let Found::Load(frame) = fixture.access(5, Access::Read, false, 1) else { panic!() };
+    assert_eq!(fixture.cache.block_of(frame), 5);
+    assert_eq!(fixture.access(5, Access::Change, false, 2), Found::Wait);
+    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
+    let wake = Wake::Block { block: 5, pinned: true, error: None };
+    assert_eq!(fixture.events(), [(1, wake), (2, wake)]);
+    assert_eq!(fixture.access(5, Access::Read, true, 1), Found::Done(Kick::No));
+    assert_eq!(fixture.access(5, Access::Change, true, 2), Found::Done(Kick::Later));
+    assert_eq!(fixture.cache.dirty(), 1);
+}
+
+#[test]
+fn loaded_when_it_failed_tells_why_and_forgets_the_block() {
+    let fixture = Fixture::new();
+    let Found::Load(frame) = fixture.access(5, Access::Read, false, 1) else { panic!() };
+    fixture.cache.loaded(frame, Err(Errno(libc::EIO)), &fixture.inbox);
+    assert_eq!(fixture.events(), [(1, Wake::Block { block: 5, pinned: false, error: Some(Errno(libc::EIO)) })]);
+    assert!(!fixture.cache.contains(5));
+}
+
+#[test]
+fn loaded_when_the_disk_has_a_hole_gives_escapes() {
+    let fixture = Fixture::new();
+    let frame = fixture.cache.prefetch(5).unwrap();
+    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
+    let waiter = || panic!("it is there");
+    let mut seen = Vec::new();
+    fixture.cache.access(5, Access::Read, false, waiter, |bytes| seen.extend_from_slice(bytes));
+    assert_eq!(seen, [0xFF; BLOCK]);
+}
+
+#[test]
+fn evict_when_full_takes_what_was_not_used_lately_and_never_what_is_dirty() {
+    let fixture = Fixture::new();
+    for block in 0..16 {
+        fixture.bring(block);
+    }
+    fixture.access(3, Access::Change, false, 0);
+    fixture.bring(16);
+    // The clock has gone round and cleared every mark but those of 16 and of what was used since.
+    for block in (0..16).filter(|block| fixture.cache.contains(*block)).take(4) {
+        fixture.access(block, Access::Read, false, 0);
+    }
+    let used: Vec<u64> = (0..16).filter(|block| fixture.cache.contains(*block)).take(4).collect();
+    for block in 17..24 {
+        fixture.bring(block);
+    }
+    assert!(used.iter().all(|block| fixture.cache.contains(*block)), "{used:?}");
+    assert!(fixture.cache.contains(3));
+}
+
+#[test]
+fn access_when_all_frames_are_dirty_starves_until_one_is_written() {
+    let fixture = Fixture::new();
+    for block in 0..16 {
+        let found = fixture.access(block, Access::Replace, false, 0);
+        let kick = match block {
+            0 => Kick::Later,
+            8 | 12.. => Kick::Now,
+            _ => Kick::No,
+        };
+        assert_eq!(found, Found::Done(kick), "{block}");
+    }
+    assert_eq!(fixture.access(99, Access::Read, false, 7), Found::Starved);
+    assert_eq!(fixture.cache.prefetch(98), None);
+    let mut blocks = Vec::new();
+    fixture.cache.list_dirty(&mut blocks);
+    assert_eq!(blocks.len(), 16);
+
+    let mut copy = [0; BLOCK];
+    assert!(fixture.cache.start_writing(4, &mut copy));
+    assert_eq!(copy[..8], (!4u64).to_le_bytes());
+    assert!(copy[8..].iter().all(|byte| *byte == 0), "unwritten entries are a hole's");
+    assert_eq!(fixture.events(), [], "a frame that is being written is not free");
+    fixture.cache.written(4, Ok(()));
+    assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error: None })]);
+    assert!(matches!(fixture.access(99, Access::Read, false, 7), Found::Load(_)));
+    assert!(!fixture.cache.contains(4));
+}
+
+#[test]
+fn written_when_it_failed_keeps_the_block_dirty_and_tells_who_waits() {
+    let fixture = Fixture::new();
+    for block in 0..16 {
+        fixture.access(block, Access::Replace, false, 0);
+    }
+    assert_eq!(fixture.access(99, Access::Read, false, 7), Found::Starved);
+    let mut copy = [0; BLOCK];
+    assert!(fixture.cache.start_writing(4, &mut copy));
+    assert_eq!(fixture.cache.dirty(), 15);
+    fixture.cache.written(4, Err(Errno(libc::ENOSPC)));
+    assert_eq!(fixture.cache.dirty(), 16);
+    let error = Some(Errno(libc::ENOSPC));
+    assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error })]);
+}
+
+#[test]
+fn written_when_changed_meanwhile_leaves_the_block_dirty() {
+    let fixture = Fixture::new();
+    fixture.access(4, Access::Replace, false, 0);
+    let mut copy = [0; BLOCK];
+    assert!(fixture.cache.start_writing(4, &mut copy));
+    fixture.access(4, Access::Change, false, 0);
+    fixture.cache.written(4, Ok(()));
+    assert_eq!(fixture.cache.dirty(), 1);
+    assert!(fixture.cache.start_writing(4, &mut copy));
+}
+
+#[test]
+fn settle_when_a_load_is_under_way_waits_for_it_and_touches_nothing() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.access(1, Access::Settle, false, 1), Found::Done(Kick::No));
+    let frame = fixture.cache.prefetch(1).unwrap();
+    assert_eq!(fixture.access(1, Access::Settle, false, 1), Found::Wait);
+    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
+    assert_eq!(fixture.access(1, Access::Settle, true, 1), Found::Done(Kick::No));
+    assert_eq!(fixture.cache.dirty(), 0);
+}
+
+/// `cargo test -p dixback --release --lib cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_table_and_cache_when_uncontended() {
+    use crate::store::ranges::Ranges;
+    let per_block: u64 = 256 << 10;
+    for (place, disk) in [("within 64 MiB", 64u64 << 20), ("within 1 GiB", 1 << 30)] {
+        let cache = Cache::new(32 << 20).unwrap();
+        let ranges: Ranges<u32> = Ranges::new(4096);
+        for block in 0..disk / per_block {
+            cache.access(block, Access::Replace, false, || panic!(), |_| {});
+        }
+        for (bytes, exclusive) in [(4096, false), (4096, true), (128 << 10, false), (128 << 10, true)] {
+            let mut metadata = vec![0u8; bytes as usize / 64];
+            let mut request = |offset: u64, table: bool, entries: bool| {
+                let span = ranges.span(offset, bytes, exclusive).unwrap();
+                if table {
+                    assert!(ranges.acquire(span, || 0, &mut |_| ()));
+                }
+                if entries {
+                    let access = if exclusive { Access::Change } else { Access::Read };
+                    let from = (offset % per_block / 64) as usize;
+                    cache.access(offset / per_block, access, false, || panic!(), |block| {
+                        let entries = &mut block[from..from + metadata.len()];
+                        if exclusive { entries.copy_from_slice(&metadata) } else { metadata.copy_from_slice(entries) }
+                    });
+                }
+                if table {
+                    ranges.release(span, &mut |_| ());
+                }
+            };
+            let mut measure = |table, entries| {
+                let mut at = 1u64;
+                let mut times: Vec<_> = (0..15)
+                    .map(|_| {
+                        let start = std::time::Instant::now();
+                        for _ in 0..200_000 {
+                            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                            request((at >> 20) % disk / bytes * bytes, table, entries);
+                        }
+                        start.elapsed().as_nanos() / 200_000
+                    })
+                    .collect();
+                times.sort_unstable();
+                (times[0], times[7])
+            };
+            let kind = if exclusive { "write" } else { "read" };
+            let (table, entries, both) = (measure(true, false), measure(false, true), measure(true, true));
+            println!(
+                "{kind} of {bytes} bytes {place}: ns (best, median): table {table:?}, cache {entries:?}, both {both:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! One queue's way through a disk with a sidecar: a small state machine per request.
+//!
+//! ```text
+//! read:    range shared     -> data read  and, at once, each block's entries -> unlock -> complete
+//! write:   range exclusive  -> data write and, at once, missing blocks are fetched
+//!                              -> data failed? old entries stay
+//!                              -> each block's entries put                    -> unlock -> [FUA: flush] -> complete
+//! discard: chunk exclusive  -> data punched -> whole blocks punched, else escapes put -> unlock -> next chunk
+//! flush:   the maintenance thread
+//! ```
+//!
+//! Entries of a locked range change by nobody else's hand, so a read may copy them before or after its data. `left`
+//! counts what a request still waits for in its present phase: the data, and blocks that are not done.
+
+use crate::io::{Doorbell, Owner, Ring};
+use crate::store::file::{Outcome, admit, outcome, punch};
+use crate::store::inbox::{Inbox, Waiter, Wake};
+use crate::store::ranges::Span;
+use crate::store::sidecar::cache::{Access, Found, Frame, Kick};
+use crate::store::sidecar::{BLOCK, Shared};
+use crate::store::{Completion, Errno, Io, Op, StoreQueue};
+use io_uring::{opcode, types};
+use slab::Slab;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Most data that one discard locks at a time: a sixteenth of what the range table tells apart.
+const CHUNK: u64 = 4 << 20;
+
+/// What a completion of the ring is about.
+const DATA: u64 = 0;
+const LOAD: u64 = 1;
+const HOLE: u64 = 2;
+const KIND_SHIFT: u32 = 48;
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waits for its range.
+    Locking,
+    /// The data is read and the entries are copied out.
+    Reading,
+    /// The data is written or punched.
+    Moving,
+    /// The entries are put, or escapes.
+    Putting,
+    /// The data's write has failed: loads under way are waited for.
+    Settling,
+    /// The maintenance thread makes it durable.
+    Flushing,
+}
+
+struct Request {
+    io: Io,
+    phase: Phase,
+    span: Option<Span>,
+    /// Intervals of the present step: the whole request, or a discard's chunk.
+    first: u64,
+    count: u64,
+    left: u32,
+    /// Bytes of the data that are already moved.
+    moved: usize,
+    error: Option<Errno>,
+}
+
+/// See the module's head.
+pub(super) struct SidecarQueue {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    requests: Slab<Request>,
+    /// Loads under way.
+    loads: usize,
+    /// Memory for what the inbox gives.
+    events: Vec<(usize, Wake)>,
+}
+
+impl SidecarQueue {
+    pub(super) fn new(shared: Arc<Shared>, doorbell: Doorbell) -> Self {
+        let inbox = Arc::new(Inbox::new(doorbell));
+        Self { shared, inbox, requests: Slab::new(), loads: 0, events: Vec::new() }
+    }
+}
+
+impl StoreQueue for SidecarQueue {
+    fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>) {
+        if let Err(error) = admit(&io, &self.shared.geometry, &self.shared.capabilities) {
+            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error) });
+        }
+        let first = io.offset / self.shared.pi.layout.interval();
+        let (op, bytes) = (io.op, io.bytes);
+        let request =
+            Request { io, phase: Phase::Locking, span: None, first, count: 0, left: 0, moved: 0, error: None };
+        let slot = self.requests.insert(request);
+        match op {
+            Op::Flush => self.flush(slot, done),
+            Op::Read | Op::Write { .. } => self.lock(slot, bytes, ring, done),
+            Op::Discard => self.next_chunk(slot, ring, done),
+        }
+        self.settle(ring, done);
+    }
+
+    fn complete(&mut self, value: u64, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let (kind, index) = (value >> KIND_SHIFT, value & ((1 << KIND_SHIFT) - 1));
+        match kind {
+            LOAD => self.loaded(Frame(index as u32), result, ring),
+            HOLE => self.hole_made(index as usize, result, ring, done),
+            _ => self.data_moved(index as usize, result, ring, done),
+        }
+        self.settle(ring, done);
+    }
+
+    fn resume(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
+        self.settle(ring, done);
+    }
+}
+
+impl SidecarQueue {
+    /// Goes on with whatever other threads, or this one, have made possible.
+    fn settle(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let mut events = std::mem::take(&mut self.events);
+        while self.inbox.take(&mut events) {
+            for (slot, wake) in events.drain(..) {
+                match wake {
+                    Wake::Range => self.start(slot, ring, done),
+                    Wake::Flushed(result) => self.end(slot, result, done),
+                    Wake::Block { block, pinned, error: None } => {
+                        if self.access(slot, block, pinned, ring) {
+                            self.one_done(slot, ring, done);
+                        }
+                    }
+                    Wake::Block { error: Some(error), .. } => {
+                        if self.requests[slot].phase != Phase::Settling {
+                            self.fail(slot, error);
+                        }
+                        self.one_done(slot, ring, done);
+                    }
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    /// Locks `bytes` of the disk from the request's present interval on, then starts it.
+    fn lock(&mut self, slot: usize, bytes: u64, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let Shared { pi, ranges, .. } = &*self.shared;
+        let request = &mut self.requests[slot];
+        let interval = pi.layout.interval();
+        let exclusive = request.io.op != Op::Read;
+        let Some(span) = ranges.span(request.first * interval, bytes, exclusive) else {
+            return self.end(slot, Err(Errno(libc::EINVAL)), done);
+        };
+        (request.phase, request.span, request.count) = (Phase::Locking, Some(span), bytes / interval);
+        let me = &self.inbox;
+        let held = ranges.acquire(span, || Waiter { inbox: Arc::clone(me), slot }, &mut |waiter: Waiter| {
+            waiter.post(Wake::Range, Some(me));
+        });
+        if held {
+            self.start(slot, ring, done);
+        }
+    }
+
+    /// The range is locked: starts the data I/O.
+    fn start(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let request = &mut self.requests[slot];
+        request.left = 1;
+        let blocks = self.shared.pi.layout.blocks_of(request.first, request.count);
+        match request.io.op {
+            Op::Read => {
+                request.phase = Phase::Reading;
+                request.left += (blocks.end - blocks.start) as u32;
+                self.move_data(slot, ring);
+                self.access_all(slot, blocks, ring, done);
+            }
+            Op::Write { .. } => {
+                request.phase = Phase::Moving;
+                self.move_data(slot, ring);
+                self.prefetch(slot, blocks, ring);
+            }
+            Op::Discard | Op::Flush => {
+                request.phase = Phase::Moving;
+                self.move_data(slot, ring);
+            }
+        }
+    }
+
+    /// Hands the data, or what is left of it, to the kernel.
+    fn move_data(&self, slot: usize, ring: &mut Ring) {
+        let Request { io, moved, first, count, .. } = &self.requests[slot];
+        let fd = self.shared.data.fd();
+        let user_data = Owner::Store.user_data(DATA << KIND_SHIFT | slot as u64);
+        let at = io.offset + *moved as u64;
+        match (io.op, &io.buffer) {
+            (Op::Read, Some(lease)) => ring.read(fd, lease, *moved, at, user_data),
+            (Op::Write { .. }, Some(lease)) => ring.write(fd, lease, *moved, at, 0, user_data),
+            _ => {
+                let interval = self.shared.pi.layout.interval();
+                punch(ring, fd, first * interval, count * interval, user_data);
+            }
+        }
+    }
+
+    fn data_moved(&mut self, slot: usize, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let Some(request) = self.requests.get_mut(slot) else {
+            debug_assert!(false, "a completion of nothing");
+            return;
+        };
+        let left = request.io.buffer.as_ref().map_or(0, |lease| lease.len() - request.moved);
+        match outcome(result, left) {
+            Outcome::Again { moved } => {
+                request.moved += moved;
+                self.move_data(slot, ring);
+            }
+            Outcome::Failed(error) => {
+                request.error = Some(error);
+                self.one_done(slot, ring, done);
+            }
+            Outcome::Done => self.one_done(slot, ring, done),
+        }
+    }
+
+    /// One thing that the request waited for has ended. After the last one, the next phase.
+    fn one_done(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let request = &mut self.requests[slot];
+        request.left -= 1;
+        if request.left > 0 {
+            return;
+        }
+        let blocks = self.shared.pi.layout.blocks_of(request.first, request.count);
+        match (request.phase, request.io.op) {
+            (Phase::Moving, Op::Write { .. }) => {
+                request.phase = if request.error.is_none() { Phase::Putting } else { Phase::Settling };
+                request.left = (blocks.end - blocks.start) as u32;
+                self.access_all(slot, blocks, ring, done);
+            }
+            (Phase::Moving, Op::Discard) if request.error.is_none() => {
+                request.phase = Phase::Putting;
+                self.put_escapes(slot, blocks, ring, done);
+            }
+            _ => self.unlock(slot, ring, done),
+        }
+    }
+
+    /// The step is over: gives the range back, and completes the request unless there is more to it.
+    fn unlock(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let request = &mut self.requests[slot];
+        let me = &self.inbox;
+        if let Some(span) = request.span.take() {
+            self.shared.ranges.release(span, &mut |waiter: Waiter| waiter.post(Wake::Range, Some(me)));
+        }
+        match (request.io.op, request.error) {
+            (_, Some(error)) => self.end(slot, Err(error), done),
+            (Op::Write { fua: true }, None) => self.flush(slot, done),
+            (Op::Discard, None) => {
+                request.first += request.count;
+                self.next_chunk(slot, ring, done);
+            }
+            _ => self.end(slot, Ok(()), done),
+        }
+    }
+
+    fn flush(&mut self, slot: usize, done: &mut Vec<Completion>) {
+        if self.shared.capabilities.read_only {
+            return self.end(slot, Ok(()), done);
+        }
+        self.requests[slot].phase = Phase::Flushing;
+        self.shared.maintenance.flush(Waiter { inbox: Arc::clone(&self.inbox), slot });
+    }
+
+    fn end(&mut self, slot: usize, result: Result<(), Errno>, done: &mut Vec<Completion>) {
+        let Request { io, .. } = self.requests.remove(slot);
+        done.push(Completion { id: io.id, buffer: io.buffer, result });
+    }
+
+    fn fail(&mut self, slot: usize, error: Errno) {
+        self.requests[slot].error.get_or_insert(error);
+    }
+
+    /// Goes on with a discard: the next chunk, up to a border between chunks, so that blocks stay whole.
+    fn next_chunk(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let layout = &self.shared.pi.layout;
+        let interval = layout.interval();
+        let chunk = (CHUNK / layout.data_per_block()).max(1) * layout.data_per_block();
+        // Blocks that cover more than a chunk are not worth keeping whole.
+        let chunk = if chunk > CHUNK { CHUNK } else { chunk } / interval;
+        let request = &self.requests[slot];
+        // Whole intervals inside the range only.
+        let start = request.io.offset.div_ceil(interval).max(request.first);
+        let end = (request.io.offset + request.io.bytes) / interval;
+        if start >= end {
+            return self.end(slot, Ok(()), done);
+        }
+        let next = ((start / chunk + 1) * chunk).min(end);
+        self.requests[slot].first = start;
+        self.lock(slot, (next - start) * interval, ring, done);
+    }
+
+    /// The data of a chunk is gone: makes holes where whole blocks are not in the cache, puts escapes elsewhere.
+    fn put_escapes(&mut self, slot: usize, blocks: Range<u64>, ring: &mut Ring, done: &mut Vec<Completion>) {
+        // One more than there is to wait for, until all is started.
+        self.requests[slot].left = 1 + (blocks.end - blocks.start) as u32;
+        let mut hole: Option<Range<u64>> = None;
+        for block in blocks {
+            if self.shared.holes.load(Ordering::Relaxed) && self.absent(slot, block) {
+                match &mut hole {
+                    Some(hole) if hole.end == block => hole.end += 1,
+                    _ => {
+                        self.make_hole(slot, hole.take(), ring);
+                        hole = Some(block..block + 1);
+                    }
+                }
+            } else if self.access(slot, block, false, ring) {
+                self.requests[slot].left -= 1;
+            }
+        }
+        self.make_hole(slot, hole, ring);
+        self.one_done(slot, ring, done);
+    }
+
+    /// Whether a block, all of it the request's, is not in the cache. Nobody else can bring it there meanwhile: its
+    /// whole range is locked, and a request that has it fetched keeps its range until it has come.
+    fn absent(&mut self, slot: usize, block: u64) -> bool {
+        let Request { first, count, .. } = self.requests[slot];
+        let whole = self.shared.pi.layout.piece(first, count, block).whole;
+        whole && !self.shared.cache.contains(block)
+    }
+
+    fn make_hole(&mut self, slot: usize, hole: Option<Range<u64>>, ring: &mut Ring) {
+        let Some(hole) = hole else { return };
+        let (at, blocks) = (self.shared.pi.layout.position(hole.start), hole.end - hole.start);
+        // A run of blocks is one thing to wait for.
+        self.requests[slot].left -= blocks as u32 - 1;
+        let user_data = Owner::Store.user_data(HOLE << KIND_SHIFT | slot as u64);
+        punch(ring, self.shared.pi.medium.fd(), at, blocks * BLOCK as u64, user_data);
+    }
+
+    fn hole_made(&mut self, slot: usize, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        self.shared.maintenance.changed();
+        let Request { first, count, .. } = self.requests[slot];
+        match outcome(result, 0) {
+            Outcome::Done => {}
+            Outcome::Failed(Errno(error)) if error != libc::EOPNOTSUPP => self.fail(slot, Errno(error)),
+            failed => {
+                // Impossible here: from now on everything goes through the cache. Or interrupted. Either way this
+                // chunk does so, once more from the start.
+                let possible = !matches!(failed, Outcome::Failed(_));
+                self.shared.holes.fetch_and(possible, Ordering::Relaxed);
+                let blocks = self.shared.pi.layout.blocks_of(first, count);
+                self.requests[slot].left += (blocks.end - blocks.start) as u32;
+                self.access_all(slot, blocks, ring, done);
+            }
+        }
+        self.one_done(slot, ring, done);
+    }
+
+    /// Accesses all blocks of the present step, which `left` already counts.
+    fn access_all(&mut self, slot: usize, blocks: Range<u64>, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let mut ready = 0;
+        for block in blocks {
+            ready += u32::from(self.access(slot, block, false, ring));
+        }
+        if ready > 0 {
+            self.requests[slot].left -= ready - 1;
+            self.one_done(slot, ring, done);
+        }
+    }
+
+    /// Does what the request's phase is about with one block; true if it is done, else an event will come.
+    fn access(&mut self, slot: usize, block: u64, pinned: bool, ring: &mut Ring) -> bool {
+        let Shared { pi, cache, maintenance, .. } = &*self.shared;
+        let Request { io, phase, first, count, .. } = &mut self.requests[slot];
+        let piece = pi.layout.piece(*first, *count, block);
+        let access = match phase {
+            Phase::Settling => Access::Settle,
+            Phase::Putting if piece.whole => Access::Replace,
+            Phase::Putting => Access::Change,
+            _ => Access::Read,
+        };
+        let inbox = &self.inbox;
+        let waiter = || Waiter { inbox: Arc::clone(inbox), slot };
+        let found = cache.access(block, access, pinned, waiter, |bytes| {
+            let entries = &mut bytes[piece.in_block];
+            match (access, &mut io.buffer) {
+                (Access::Read, Some(lease)) => lease.parts_mut().1[piece.in_run].copy_from_slice(entries),
+                (_, Some(lease)) => entries.copy_from_slice(&lease.parts().1[piece.in_run]),
+                (_, None) => entries.fill(0xFF),
+            }
+        });
+        match found {
+            Found::Done(kick) => {
+                if kick != Kick::No {
+                    maintenance.kick(kick == Kick::Now);
+                }
+                return true;
+            }
+            Found::Wait => {}
+            Found::Starved => maintenance.kick(true),
+            Found::Load(frame) => self.load(frame, ring),
+        }
+        false
+    }
+
+    /// Has the blocks loaded that a write will need and will not replace.
+    fn prefetch(&mut self, slot: usize, blocks: Range<u64>, ring: &mut Ring) {
+        let Request { first, count, .. } = self.requests[slot];
+        for block in blocks {
+            if !self.shared.pi.layout.piece(first, count, block).whole
+                && let Some(frame) = self.shared.cache.prefetch(block)
+            {
+                self.load(frame, ring);
+            }
+        }
+    }
+
+    fn load(&mut self, frame: Frame, ring: &mut Ring) {
+        let Shared { pi, cache, .. } = &*self.shared;
+        let at = pi.layout.position(cache.block_of(frame));
+        let entry = opcode::Read::new(types::Fd(pi.medium.fd()), cache.address(frame), BLOCK as u32).offset(at);
+        let user_data = Owner::Store.user_data(LOAD << KIND_SHIFT | u64::from(frame.0));
+        self.loads += 1;
+        // SAFETY: a frame that is being loaded is touched by nobody until `Cache::loaded`, and the cache outlives
+        // this queue, which does not go before its loads have ended.
+        unsafe { ring.push(&entry.build().user_data(user_data)) }
+    }
+
+    fn loaded(&mut self, frame: Frame, result: i32, ring: &mut Ring) {
+        self.loads -= 1;
+        let result = match outcome(result, BLOCK) {
+            Outcome::Done => Ok(()),
+            Outcome::Again { moved: 0 } => return self.load(frame, ring),
+            // A block lies within the file and is aligned as the medium wants it: a part of one is a broken medium.
+            Outcome::Again { .. } => Err(Errno(libc::EIO)),
+            Outcome::Failed(error) => Err(error),
+        };
+        self.shared.cache.loaded(frame, result, &self.inbox);
+    }
+}
+
+impl Drop for SidecarQueue {
+    fn drop(&mut self) {
+        let idle = self.requests.is_empty() && self.loads == 0;
+        debug_assert!(idle || std::thread::panicking(), "a queue went before its requests had ended");
+    }
+}

@@ -1,0 +1,8 @@
+//! The control thread against the embedded xenstore, the simulated hypervisor and the paired frontend.
+
+mod connect;
+mod hostile;
+mod nodes;
+mod restart;
+mod slow;
+mod support;

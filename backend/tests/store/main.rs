@@ -1,0 +1,10 @@
+//! Stores from the outside: a queue's thread is played by a small driver; data lies in temporary files.
+
+mod driver;
+mod faults;
+mod files;
+mod image;
+mod opening;
+mod overlap;
+mod sidecar;
+mod support;
