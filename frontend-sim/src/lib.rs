@@ -15,6 +15,8 @@
 //!
 //! It runs on anything `hypervisor` can open.
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 mod control;
 mod device;

@@ -18,6 +18,7 @@ pub struct Ring {
 }
 
 impl Ring {
+    #[expect(unsafe_code, reason = "shared pages become a ring's memory here, and only here")]
     /// Makes a ring of 2^`order` pages for a backend in domain `backend`.
     ///
     /// # Errors

@@ -186,8 +186,9 @@ fn backend_when_gone_and_reconnecting_is_off_then_closed() {
     let front = machine.connect(ConnectOptions { reconnect: false, ..options() }).unwrap();
     responder.kill();
     machine.dom0.write(&format!("{}/state", machine.vbd.backend()), XenbusState::Closed.name()).unwrap();
-    until("the frontend to close", || front.is_closed());
-    assert_eq!(front.device().state().unwrap(), XenbusState::Closed);
+    until("the frontend to close", || {
+        front.is_closed() && front.device().state().unwrap() == XenbusState::Closed
+    });
 }
 
 #[test]
