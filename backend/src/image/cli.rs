@@ -1,8 +1,8 @@
 //! `dixback image protect | scrub | reseal`.
 
 use crate::image::{
-    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ResealOptions, ScrubOptions, protect, reseal,
-    scrub,
+    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ResealOptions, ScrubOptions, protect,
+    reseal, scrub,
 };
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -127,7 +127,10 @@ fn run_protect(args: &ProtectArgs) -> Result<ExitCode, String> {
     let made = protect(&options, &mut terminal).map_err(|error| error.to_string())?;
     terminal.finish();
     let (sidecar, intervals, sealed) = (made.sidecar.display(), made.intervals, made.sealed);
-    say(format_args!("{sidecar}: {profile}; {intervals} intervals, {sealed} with PI, {} in holes", intervals - sealed));
+    say(format_args!(
+        "{sidecar}: {profile}; {intervals} intervals, {sealed} with PI, {} in holes",
+        intervals - sealed
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -71,7 +71,10 @@ pub enum ImageError {
 
 impl ImageError {
     /// A closure for `map_err`: the kernel refused `doing` to `path`.
-    pub(crate) fn io<E: Into<io::Error>>(path: &std::path::Path, doing: &'static str) -> impl FnOnce(E) -> ImageError {
+    pub(crate) fn io<E: Into<io::Error>>(
+        path: &std::path::Path,
+        doing: &'static str,
+    ) -> impl FnOnce(E) -> ImageError {
         move |source| ImageError::Io { path: path.to_owned(), doing, source: source.into() }
     }
 }

@@ -68,12 +68,13 @@ mod tests {
         let extents: Vec<_> = Extents::new(&medium, 0..16 << 20).map(Result::unwrap).collect();
         let covered = |at: u64| extents.iter().any(|extent| extent.contains(&at));
         assert!(covered(1 << 20) && covered((8 << 20) + 4095));
-        if extents == vec![0..16 << 20] {
+        if covered(0) && covered(4 << 20) {
             // A file system that keeps no holes; nothing more to see.
             return;
         }
         assert!(!covered(0) && !covered(4 << 20) && !covered((16 << 20) - 1));
-        let part: Vec<_> = Extents::new(&medium, (1 << 20) + 512..(1 << 20) + 1024).map(Result::unwrap).collect();
+        let part: Vec<_> =
+            Extents::new(&medium, (1 << 20) + 512..(1 << 20) + 1024).map(Result::unwrap).collect();
         assert_eq!(part, vec![(1 << 20) + 512..(1 << 20) + 1024]);
     }
 }

@@ -167,8 +167,7 @@ impl Target {
     /// A file as long as the sidecar, all holes, that belongs to whom the data belongs to.
     fn file(&self, data: &Medium, header: &Header) -> io::Result<()> {
         let stat = fstat(&data.file)?;
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.work_path())?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.work_path())?;
         file.set_len(header.sidecar_bytes())?;
         if !data.device {
             // Only root can give files away; then the maker's is the best there is.
@@ -213,7 +212,9 @@ impl Target {
             false => {
                 match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
                     // A file system without it; that nothing was there was seen when the work began.
-                    Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(temporary, path),
+                    Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                        std::fs::rename(temporary, path)
+                    }
                     other => other.map_err(io::Error::from),
                 }
             }

@@ -140,7 +140,8 @@ impl<'a> Reader<'a> {
                 && let Some(chunk) = chunks.peek()
             {
                 let Ok(chunk) = *chunk else { break };
-                let (bytes, metadata) = ((chunk.count * self.interval) as usize, chunk.count as usize * entry);
+                let (bytes, metadata) =
+                    ((chunk.count * self.interval) as usize, chunk.count as usize * entry);
                 // Small chunks may have left no run that is long enough; reads to come back will.
                 let Some(mut lease) = self.pool.take(bytes, metadata) else { break };
                 chunks.next();

@@ -38,7 +38,8 @@ pub fn scrub(options: &ScrubOptions, observer: &mut dyn Observer) -> Result<Scru
     let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
     let pair = Pair::open(&options.disk, &sidecar, Access::Shared, Direct::Auto, Direct::Off, true)?;
     let layout = pair.pi.layout;
-    let mut scrubber = Scrubber { pair: &pair, finder: Finder::new(pair.pi.header.profile), bad: 0, observer };
+    let mut scrubber =
+        Scrubber { pair: &pair, finder: Finder::new(pair.pi.header.profile), bad: 0, observer };
     let whole = std::iter::once(Ok(0..pair.pi.header.data_bytes));
     scan(&pair.data, &layout, chunks(layout, whole), &mut scrubber)?;
     let Scrubber { finder, bad, .. } = scrubber;

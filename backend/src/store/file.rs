@@ -119,7 +119,8 @@ impl FileQueue {
 /// Makes a hole of zeroes and keeps the size (fallocate(2)).
 pub(crate) fn punch(ring: &mut Ring, fd: i32, offset: u64, bytes: u64, user_data: u64) {
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    let entry = opcode::Fallocate::new(types::Fd(fd), bytes).offset(offset).mode(mode.bits().cast_signed()).build();
+    let entry =
+        opcode::Fallocate::new(types::Fd(fd), bytes).offset(offset).mode(mode.bits().cast_signed()).build();
     // SAFETY: the entry names no memory.
     unsafe { ring.push(&entry.user_data(user_data)) }
 }
@@ -138,7 +139,7 @@ pub(crate) fn admit(io: &Io, geometry: &Geometry, capabilities: &Capabilities) -
     }
     let block = u64::from(geometry.logical_block);
     let inside = io.offset.checked_add(io.bytes).is_some_and(|end| end <= geometry.bytes);
-    if !inside || io.bytes == 0 || io.offset % block != 0 || io.bytes % block != 0 {
+    if !inside || io.bytes == 0 || !io.offset.is_multiple_of(block) || !io.bytes.is_multiple_of(block) {
         return Err(Errno(libc::EINVAL));
     }
     if io.op != Op::Discard {

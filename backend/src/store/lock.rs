@@ -35,7 +35,8 @@ pub(crate) fn lock(
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
             let process = holder(file);
-            let by = owner(process).unwrap_or_else(|| process.map_or("by another process".to_owned(), name_of));
+            let by =
+                owner(process).unwrap_or_else(|| process.map_or("by another process".to_owned(), name_of));
             Err(StoreError::InUse { path: path.to_owned(), by })
         }
         Err(source) => Err(StoreError::io(path, "cannot lock")(source)),

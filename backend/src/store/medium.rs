@@ -3,8 +3,8 @@
 use crate::store::lock::{Access, lock};
 use crate::store::{DiscardUnit, StoreError};
 use rustix::fs::{
-    AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget, ioctl_blksszget,
-    major, minor, statx,
+    AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget,
+    ioctl_blksszget, major, minor, statx,
 };
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -87,7 +87,8 @@ impl Medium {
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(StoreError::io(path, "cannot tell its size"))?;
         let (sector, physical) = if device {
-            let sector = ioctl_blksszget(&file).map_err(StoreError::io(path, "cannot tell its sector size"))?;
+            let sector =
+                ioctl_blksszget(&file).map_err(StoreError::io(path, "cannot tell its sector size"))?;
             (sector, ioctl_blkpbszget(&file).unwrap_or(sector).max(sector))
         } else {
             (SECTOR, u32::try_from(stat.st_blksize).unwrap_or(4096).clamp(SECTOR, 4096).next_power_of_two())
@@ -189,7 +190,9 @@ fn choose_direct(file: &File, path: &Path, direct: Direct, unit: u32) -> Result<
     }
     let why = match direct_alignment(file, unit) {
         Ok(align) if align <= unit => return Ok(true),
-        Ok(align) => format!("it would need requests of {align} bytes, and the disk's sectors are {unit} bytes"),
+        Ok(align) => {
+            format!("it would need requests of {align} bytes, and the disk's sectors are {unit} bytes")
+        }
         Err(error) => format!("the file system says {}", std::io::Error::from(error)),
     };
     clear_direct(file).map_err(StoreError::io(path, "cannot leave direct I/O"))?;

@@ -12,9 +12,7 @@
 
 use crate::io::{Doorbell, Ring};
 use crate::store::medium::SECTOR;
-use crate::store::{
-    Capabilities, Completion, DiscardUnit, Geometry, Io, Op, Store, StoreError, StoreQueue,
-};
+use crate::store::{Capabilities, Completion, DiscardUnit, Geometry, Io, Op, Store, StoreError, StoreQueue};
 use integrity::{Guard, PiType, Profile, ProfileSpec};
 use std::io;
 use std::sync::Arc;
@@ -39,7 +37,8 @@ impl NullStore {
         let mut parts = text.split(':');
         let size = parts.next().unwrap_or_default();
         let bytes = parse_size(size).ok_or_else(|| error(format!("{size:?} is no size")))?;
-        let guard = parts.next().map(|name| name.parse::<Guard>().map_err(|e| error(e.to_string()))).transpose()?;
+        let guard =
+            parts.next().map(|name| name.parse::<Guard>().map_err(|e| error(e.to_string()))).transpose()?;
         let interval = match parts.next() {
             Some(text) => text.parse().map_err(|_| error(format!("{text:?} is no interval")))?,
             None => SECTOR,
@@ -52,7 +51,8 @@ impl NullStore {
             Some(guard) => {
                 let size = guard.tuple_size() as u16;
                 let pi_type = PiType::Type1;
-                let spec = ProfileSpec { guard, interval, metadata_size: size, pi_offset: 0, tag_size: 2, pi_type };
+                let spec =
+                    ProfileSpec { guard, interval, metadata_size: size, pi_offset: 0, tag_size: 2, pi_type };
                 Some(Profile::new(spec).map_err(|e| error(e.to_string()))?)
             }
         };
@@ -150,14 +150,19 @@ mod tests {
         assert_eq!((plain.bytes, plain.profile), (10 << 30, None));
         let tagged = NullStore::parse("8k:crc64-nvme:4096").unwrap();
         let spec = tagged.profile.unwrap().spec();
-        assert_eq!((tagged.bytes, spec.guard, spec.interval, spec.metadata_size), (8192, Guard::Crc64Nvme, 4096, 16));
+        assert_eq!(
+            (tagged.bytes, spec.guard, spec.interval, spec.metadata_size),
+            (8192, Guard::Crc64Nvme, 4096, 16)
+        );
         assert_eq!(tagged.geometry().logical_block, 4096);
         assert_eq!(NullStore::parse("1M:none").unwrap().profile, None);
     }
 
     #[test]
     fn parse_when_malformed_says_what_is_wrong() {
-        for bad in ["", "x", "1.5G", "513", "0", "20000000T", "1G:crc32", "1G:ip:100", "1G:ip:x", "1G:ip:512:x", "é"] {
+        for bad in
+            ["", "x", "1.5G", "513", "0", "20000000T", "1G:crc32", "1G:ip:100", "1G:ip:x", "1G:ip:512:x", "é"]
+        {
             let text = NullStore::parse(bad).err().unwrap().to_string();
             assert!(text.contains("null:SIZE"), "{bad}: {text}");
         }

@@ -261,7 +261,7 @@ fn in_conflict(word: u64, exclusive: bool) -> u64 {
     let writers = (word & WRITER) >> 1;
     // Adding to the readers' bits carries into the bit above, and no further.
     let add = if exclusive { READERS } else { ONES };
-    writers | (word & READERS) + add & WAITED
+    writers | (((word & READERS) + add) & WAITED)
 }
 
 /// A panic elsewhere leaves the list whole: it is only pushed to and removed from.

@@ -43,14 +43,17 @@ impl Driver {
 
     /// Waits for the bell in the ring, as the daemon does: a bell that is not rung is a hang here, too.
     fn watch(&mut self) {
-        let entry = opcode::PollAdd::new(types::Fd(self.bell.as_fd().as_raw_fd()), libc::POLLIN as u32).build();
+        let entry =
+            opcode::PollAdd::new(types::Fd(self.bell.as_fd().as_raw_fd()), libc::POLLIN as u32).build();
         // SAFETY: the entry names no memory.
         unsafe { self.ring.push(&entry.user_data(Owner::Queue.user_data(0))) }
     }
 
     /// A buffer for a request.
     pub fn buffer(&mut self, bytes: usize) -> Lease {
-        self.pool.take(bytes, self.profile.map_or(0, |p| p.metadata_len(bytes))).expect("the pool is large enough")
+        self.pool
+            .take(bytes, self.profile.map_or(0, |p| p.metadata_len(bytes)))
+            .expect("the pool is large enough")
     }
 
     /// Starts a request.

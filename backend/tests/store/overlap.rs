@@ -86,14 +86,15 @@ fn play(store: &Arc<dyn Store>, plan: &Plan, queue: u64, reads: &AtomicU64) {
         let bytes = bytes.min(plan.bytes - offset);
         let id = match numbers.below(20) {
             0 => driver.start(Op::Flush, 0, 0, None),
-            1 => driver.start(Op::Discard, offset, bytes * 8 / interval * interval, None),
+            1 => driver.start(Op::Discard, offset, (bytes * 8).min(plan.bytes - offset), None),
             2..=9 => {
                 let mut lease = driver.buffer(bytes as usize);
                 let (data, metadata) = lease.parts_mut();
                 // 0xFFFF would be an escape.
                 let number = (numbers.next() % 0xFFFF) as u16;
-                for (data, metadata) in
-                    data.chunks_mut(plan.profile.interval()).zip(metadata.chunks_mut(plan.profile.metadata_size()))
+                for (data, metadata) in data
+                    .chunks_mut(plan.profile.interval())
+                    .zip(metadata.chunks_mut(plan.profile.metadata_size()))
                 {
                     fill(data, number);
                     metadata.fill(number as u8);
@@ -159,52 +160,24 @@ fn run(plan: Plan) {
 #[test]
 fn queues_when_overlapping_never_see_a_tuple_of_another_write() {
     let profile = profile(Guard::Ip, 512, 8, 0);
-    run(Plan {
-        profile,
-        bytes: 16 << 20,
-        cache: 1 << 20,
-        direct: Direct::Auto,
-        spread: 64 << 10,
-        queues: 2,
-    });
+    run(Plan { profile, bytes: 16 << 20, cache: 1 << 20, direct: Direct::Auto, spread: 64 << 10, queues: 2 });
 }
 
 #[test]
 fn queues_when_the_cache_is_far_too_small_evict_and_lose_nothing() {
     // 256 sidecar blocks, 16 of which fit.
     let profile = profile(Guard::Ip, 512, 8, 0);
-    run(Plan {
-        profile,
-        bytes: 64 << 20,
-        cache: 0,
-        direct: Direct::Auto,
-        spread: 16 << 20,
-        queues: 3,
-    });
+    run(Plan { profile, bytes: 64 << 20, cache: 0, direct: Direct::Auto, spread: 16 << 20, queues: 3 });
 }
 
 #[test]
 fn queues_when_entries_leave_slack_and_io_is_buffered_agree() {
     let profile = profile(Guard::Ip, 512, 21, 13);
-    run(Plan {
-        profile,
-        bytes: 4 << 20,
-        cache: 64 << 10,
-        direct: Direct::Off,
-        spread: 1 << 20,
-        queues: 2,
-    });
+    run(Plan { profile, bytes: 4 << 20, cache: 64 << 10, direct: Direct::Off, spread: 1 << 20, queues: 2 });
 }
 
 #[test]
 fn queues_when_the_interval_is_4096_agree() {
     let profile = profile(Guard::Crc64Nvme, 4096, 16, 0);
-    run(Plan {
-        profile,
-        bytes: 32 << 20,
-        cache: 0,
-        direct: Direct::Auto,
-        spread: 128 << 10,
-        queues: 2,
-    });
+    run(Plan { profile, bytes: 32 << 20, cache: 0, direct: Direct::Auto, spread: 128 << 10, queues: 2 });
 }

@@ -65,7 +65,8 @@ fn readers_when_a_writer_waits_queue_behind_it_and_all_are_served_in_order() {
 fn release_when_the_last_reader_of_a_marked_unit_is_a_failed_taker_still_wakes() {
     // 0 reads unit 0; 1 writes unit 1. 2 wants both shared: parked on unit 1. 3 wants unit 0 exclusively: parked.
     let ranges = Ranges::with_lanes(4096, 7);
-    let unit = |first: u64, count: u64, exclusive| ranges.span(first * 4096, count * 4096, exclusive).unwrap();
+    let unit =
+        |first: u64, count: u64, exclusive| ranges.span(first * 4096, count * 4096, exclusive).unwrap();
     assert!(ranges.acquire(unit(0, 1, false), || 0, &mut none()));
     assert!(ranges.acquire(unit(1, 1, true), || 1, &mut none()));
     assert!(!ranges.acquire(unit(0, 2, false), || 2, &mut none()));

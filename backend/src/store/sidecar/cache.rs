@@ -9,7 +9,7 @@
 //!              access: miss                 loaded                      access: change
 //!   (empty) ----------------> loading ----------------> clean  -------------------------> dirty
 //!      ^                         | failed                 |  ^    written                   | next_dirty: copied out
-//!      +-------------------------+------- evicted --------+  +------------- writing <-------+
+//!      +-------------------------+-- evicted, forgotten --+  +------------- writing <-------+
 //! ```
 //!
 //! Entries are changed and copied out under the set's mutex only, so what goes to disk never holds half an entry.
@@ -125,12 +125,7 @@ impl Cache {
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
         let sets = largest_prime(bytes / BLOCK / WAYS);
         let arena = MmapOptions::new().len(sets * WAYS * BLOCK).map_anon()?.into();
-        let set = || Set {
-            tags: [EMPTY; WAYS],
-            states: Default::default(),
-            hand: 0,
-            starved: Vec::new(),
-        };
+        let set = || Set { tags: [EMPTY; WAYS], states: Default::default(), hand: 0, starved: Vec::new() };
         Ok(Self {
             sets: (0..sets).map(|_| CachePadded::new(Mutex::new(set()))).collect(),
             arena,
@@ -226,9 +221,21 @@ impl Cache {
         Some(self.frame(number, way))
     }
 
-    /// Whether a block is in the cache, or on its way there.
-    pub(crate) fn contains(&self, block: u64) -> bool {
-        self.set_of(block).1.find(block).is_some()
+    /// Takes a block out of the cache, whatever its entries are; false if it is on its way to or from the disk.
+    pub(crate) fn forget(&self, block: u64) -> bool {
+        let (_, mut set) = self.set_of(block);
+        let Some(way) = set.find(block) else { return true };
+        let state = &mut set.states[way];
+        if state.loading || state.writing || state.pins > 0 {
+            return false;
+        }
+        if std::mem::take(&mut state.dirty) {
+            self.dirty.fetch_sub(1, Ordering::Relaxed);
+        }
+        state.used = false;
+        set.tags[way] = EMPTY;
+        set.tell_starved();
+        true
     }
 
     /// The block of a frame that is being loaded.
@@ -396,6 +403,6 @@ fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
 
 /// The largest prime up to `n`, or 1.
 fn largest_prime(n: usize) -> usize {
-    let prime = |n: &usize| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let prime = |n: &usize| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     (1..=n.max(1)).rev().find(prime).unwrap_or(1)
 }

@@ -11,11 +11,11 @@
 //! Flushes that come while a round runs share the next one.
 
 use crate::io::{Owner, Ring};
+use crate::store::Errno;
 use crate::store::inbox::{Waiter, Wake};
+use crate::store::medium::Medium;
 use crate::store::sidecar::cache::Cache;
 use crate::store::sidecar::{BLOCK, Layout};
-use crate::store::medium::Medium;
-use crate::store::Errno;
 use io_uring::{opcode, types};
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
@@ -98,7 +98,8 @@ impl Maintenance {
                 work = self.bell.wait(work).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let left = due.get_or_insert_with(|| Instant::now() + PERIOD).saturating_duration_since(Instant::now());
+            let left =
+                due.get_or_insert_with(|| Instant::now() + PERIOD).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return std::mem::take(&mut work);
             }
@@ -241,7 +242,8 @@ impl Checkpoint<'_> {
             while let Some((user_data, moved)) = ring.reap() {
                 pending -= 1;
                 let (first, count) = runs[Owner::of(user_data).1 as usize];
-                let written = self.end_of_write(&batch[first..first + count], moved, &staging[first * BLOCK..]);
+                let written =
+                    self.end_of_write(&batch[first..first + count], moved, &staging[first * BLOCK..]);
                 for block in &batch[first..first + count] {
                     self.cache.written(*block, written);
                 }

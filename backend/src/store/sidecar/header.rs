@@ -308,13 +308,16 @@ impl Header {
     fn check_layout(&self) -> Result<(), HeaderError> {
         let interval = u64::from(self.profile.spec().interval);
         let end = |(start, bytes): (u64, u64)| {
-            let aligned = start % ALIGNMENT == 0 && bytes % ALIGNMENT == 0;
+            let aligned = start.is_multiple_of(ALIGNMENT) && bytes.is_multiple_of(ALIGNMENT);
             start.checked_add(bytes).filter(|end| aligned && i64::try_from(*end).is_ok())
         };
         let [_, second] = COPIES;
         let log_end = end(self.log).ok_or(HeaderError::Layout("the log area is unaligned or endless"))?;
         end(self.metadata).ok_or(HeaderError::Layout("the metadata area is unaligned or endless"))?;
-        if self.data_bytes == 0 || self.data_bytes % interval != 0 || i64::try_from(self.data_bytes).is_err() {
+        if self.data_bytes == 0
+            || !self.data_bytes.is_multiple_of(interval)
+            || i64::try_from(self.data_bytes).is_err()
+        {
             return Err(HeaderError::Layout("the data is no whole number of intervals"));
         }
         if self.log.0 < second + ALIGNMENT || self.metadata.0 < log_end {

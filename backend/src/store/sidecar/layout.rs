@@ -112,12 +112,15 @@ mod tests {
 
     fn profile(metadata_size: u16, interval: u32) -> Profile {
         let (guard, pi_type) = (Guard::None, PiType::Type0);
-        Profile::new(ProfileSpec { guard, interval, metadata_size, pi_offset: 0, tag_size: 0, pi_type }).unwrap()
+        Profile::new(ProfileSpec { guard, interval, metadata_size, pi_offset: 0, tag_size: 0, pi_type })
+            .unwrap()
     }
 
     #[test]
     fn pieces_when_entries_leave_slack_cover_the_run_once_and_never_straddle() {
-        for (size, interval, intervals) in [(8, 512, 4096), (16, 4096, 999), (255, 512, 100), (9, 512, 456), (1, 512, 1)] {
+        for (size, interval, intervals) in
+            [(8, 512, 4096), (16, 4096, 999), (255, 512, 100), (9, 512, 456), (1, 512, 1)]
+        {
             let layout = Layout::new(&profile(size, interval), intervals * u64::from(interval), 8192);
             assert_eq!(layout.intervals(), intervals);
             let per_block = u64::from(4096 / u32::from(size));

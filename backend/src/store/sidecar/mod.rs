@@ -35,9 +35,7 @@ use crate::store::inbox::Waiter;
 use crate::store::lock::Access;
 use crate::store::medium::{Direct, Medium, Stamp};
 use crate::store::ranges::Ranges;
-use crate::store::{
-    Capabilities, Errno, Geometry, Store, StoreError, StoreQueue, StoreSpec,
-};
+use crate::store::{Capabilities, Errno, Geometry, Store, StoreError, StoreQueue, StoreSpec};
 use cache::Cache;
 use checkpoint::{Checkpoint, Maintenance, Scratch};
 use std::io;
@@ -86,7 +84,8 @@ impl Pair {
         locked: bool,
     ) -> Result<Self, StoreError> {
         // A first look, for the interval and for errors that are the sidecar's.
-        let interval = PiFile::open(sidecar, path, Access::Shared, Direct::Off, false)?.header.profile.spec().interval;
+        let interval =
+            PiFile::open(sidecar, path, Access::Shared, Direct::Off, false)?.header.profile.spec().interval;
         let data = Medium::open(path, access, direct, interval)?;
         if locked {
             data.lock(access, |process| user_of(sidecar, process))?;
@@ -94,7 +93,10 @@ impl Pair {
         data.check_size()?;
         let pi = PiFile::open(sidecar, path, access, direct_sidecar, locked)?;
         if pi.header.profile.spec().interval != interval {
-            return Err(StoreError::NotADisk { path: sidecar.to_owned(), found: "changing while it is opened" });
+            return Err(StoreError::NotADisk {
+                path: sidecar.to_owned(),
+                found: "changing while it is opened",
+            });
         }
         pi.check_data(&data)?;
         Ok(Self { data, pi })
@@ -132,7 +134,8 @@ impl SidecarStore {
             header = pair.pi.write_header(Header { clean: false, owner, ..header })?;
         }
         let unit = pair.pi.header.profile.spec().interval.max(BLOCK as u32);
-        let cache = Cache::new(spec.cache_bytes).map_err(StoreError::io(sidecar, "no memory for its cache"))?;
+        let cache =
+            Cache::new(spec.cache_bytes).map_err(StoreError::io(sidecar, "no memory for its cache"))?;
         let Pair { data, pi } = pair;
         let shared = Arc::new(Shared {
             data,
@@ -223,7 +226,8 @@ impl Store for SidecarStore {
         data.file.sync_all()?;
         let closed = Closed::of(data.stamp().map_err(io::Error::other)?);
         let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
-        *header = pi.write_header(Header { clean: true, closed, ..header.clone() }).map_err(io::Error::other)?;
+        *header =
+            pi.write_header(Header { clean: true, closed, ..header.clone() }).map_err(io::Error::other)?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! write:   range exclusive  -> data write and, at once, missing blocks are fetched
 //!                              -> data failed? old entries stay
 //!                              -> each block's entries put                    -> unlock -> [FUA: flush] -> complete
-//! discard: chunk exclusive  -> data punched -> whole blocks punched, else escapes put -> unlock -> next chunk
+//! discard: chunk exclusive  -> data punched -> whole blocks dropped and punched, else escapes put -> unlock -> next
 //! flush:   the maintenance thread
 //! ```
 //!
@@ -89,8 +89,16 @@ impl StoreQueue for SidecarQueue {
         }
         let first = io.offset / self.shared.pi.layout.interval();
         let (op, bytes) = (io.op, io.bytes);
-        let request =
-            Request { io, phase: Phase::Locking, span: None, first, count: 0, left: 0, moved: 0, error: None };
+        let request = Request {
+            io,
+            phase: Phase::Locking,
+            span: None,
+            first,
+            count: 0,
+            left: 0,
+            moved: 0,
+            error: None,
+        };
         let slot = self.requests.insert(request);
         match op {
             Op::Flush => self.flush(slot, done),
@@ -295,7 +303,7 @@ impl SidecarQueue {
         self.lock(slot, (next - start) * interval, ring, done);
     }
 
-    /// The data of a chunk is gone: makes holes where whole blocks are not in the cache, puts escapes elsewhere.
+    /// The data of a chunk is gone: makes holes where blocks are all the chunk's, puts escapes elsewhere.
     fn put_escapes(&mut self, slot: usize, blocks: Range<u64>, ring: &mut Ring, done: &mut Vec<Completion>) {
         // One more than there is to wait for, until all is started.
         self.requests[slot].left = 1 + (blocks.end - blocks.start) as u32;
@@ -317,12 +325,11 @@ impl SidecarQueue {
         self.one_done(slot, ring, done);
     }
 
-    /// Whether a block, all of it the request's, is not in the cache. Nobody else can bring it there meanwhile: its
-    /// whole range is locked, and a request that has it fetched keeps its range until it has come.
-    fn absent(&mut self, slot: usize, block: u64) -> bool {
+    /// Whether a block is all the request's, and not in the cache any more. Nobody else can bring it there meanwhile:
+    /// its whole range is locked, and a request that has it fetched keeps its range until it has come.
+    fn absent(&self, slot: usize, block: u64) -> bool {
         let Request { first, count, .. } = self.requests[slot];
-        let whole = self.shared.pi.layout.piece(first, count, block).whole;
-        whole && !self.shared.cache.contains(block)
+        self.shared.pi.layout.piece(first, count, block).whole && self.shared.cache.forget(block)
     }
 
     fn make_hole(&mut self, slot: usize, hole: Option<Range<u64>>, ring: &mut Ring) {
@@ -415,7 +422,8 @@ impl SidecarQueue {
     fn load(&mut self, frame: Frame, ring: &mut Ring) {
         let Shared { pi, cache, .. } = &*self.shared;
         let at = pi.layout.position(cache.block_of(frame));
-        let entry = opcode::Read::new(types::Fd(pi.medium.fd()), cache.address(frame), BLOCK as u32).offset(at);
+        let entry =
+            opcode::Read::new(types::Fd(pi.medium.fd()), cache.address(frame), BLOCK as u32).offset(at);
         let user_data = Owner::Store.user_data(LOAD << KIND_SHIFT | u64::from(frame.0));
         self.loads += 1;
         // SAFETY: a frame that is being loaded is touched by nobody until `Cache::loaded`, and the cache outlives

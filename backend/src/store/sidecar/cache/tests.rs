@@ -31,6 +31,10 @@ impl Fixture {
         assert_eq!(self.access(block, Access::Read, true, 0), Found::Done(Kick::No));
     }
 
+    fn contains(&self, block: u64) -> bool {
+        self.cache.set_of(block).1.find(block).is_some()
+    }
+
     fn events(&self) -> Vec<(usize, Wake)> {
         let mut events = Vec::new();
         self.inbox.take(&mut events);
@@ -63,8 +67,11 @@ fn loaded_when_it_failed_tells_why_and_forgets_the_block() {
     let fixture = Fixture::new();
     let Found::Load(frame) = fixture.access(5, Access::Read, false, 1) else { panic!() };
     fixture.cache.loaded(frame, Err(Errno(libc::EIO)), &fixture.inbox);
-    assert_eq!(fixture.events(), [(1, Wake::Block { block: 5, pinned: false, error: Some(Errno(libc::EIO)) })]);
-    assert!(!fixture.cache.contains(5));
+    assert_eq!(
+        fixture.events(),
+        [(1, Wake::Block { block: 5, pinned: false, error: Some(Errno(libc::EIO)) })]
+    );
+    assert!(!fixture.contains(5));
 }
 
 #[test]
@@ -87,15 +94,15 @@ fn evict_when_full_takes_what_was_not_used_lately_and_never_what_is_dirty() {
     fixture.access(3, Access::Change, false, 0);
     fixture.bring(16);
     // The clock has gone round and cleared every mark but those of 16 and of what was used since.
-    for block in (0..16).filter(|block| fixture.cache.contains(*block)).take(4) {
+    for block in (0..16).filter(|block| fixture.contains(*block)).take(4) {
         fixture.access(block, Access::Read, false, 0);
     }
-    let used: Vec<u64> = (0..16).filter(|block| fixture.cache.contains(*block)).take(4).collect();
+    let used: Vec<u64> = (0..16).filter(|block| fixture.contains(*block)).take(4).collect();
     for block in 17..24 {
         fixture.bring(block);
     }
-    assert!(used.iter().all(|block| fixture.cache.contains(*block)), "{used:?}");
-    assert!(fixture.cache.contains(3));
+    assert!(used.iter().all(|block| fixture.contains(*block)), "{used:?}");
+    assert!(fixture.contains(3));
 }
 
 #[test]
@@ -124,7 +131,7 @@ fn access_when_all_frames_are_dirty_starves_until_one_is_written() {
     fixture.cache.written(4, Ok(()));
     assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error: None })]);
     assert!(matches!(fixture.access(99, Access::Read, false, 7), Found::Load(_)));
-    assert!(!fixture.cache.contains(4));
+    assert!(!fixture.contains(4));
 }
 
 #[test]
@@ -153,6 +160,23 @@ fn written_when_changed_meanwhile_leaves_the_block_dirty() {
     fixture.cache.written(4, Ok(()));
     assert_eq!(fixture.cache.dirty(), 1);
     assert!(fixture.cache.start_writing(4, &mut copy));
+}
+
+#[test]
+fn forget_when_a_block_is_dirty_drops_it_and_when_it_is_in_use_does_not() {
+    let fixture = Fixture::new();
+    assert!(fixture.cache.forget(4));
+    fixture.access(4, Access::Replace, false, 0);
+    assert!(fixture.cache.forget(4));
+    assert_eq!((fixture.contains(4), fixture.cache.dirty()), (false, 0));
+    let frame = fixture.cache.prefetch(5).unwrap();
+    assert!(!fixture.cache.forget(5));
+    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
+    fixture.access(5, Access::Change, false, 0);
+    assert!(fixture.cache.start_writing(5, &mut [0; BLOCK]));
+    assert!(!fixture.cache.forget(5));
+    fixture.cache.written(5, Ok(()));
+    assert!(fixture.cache.forget(5));
 }
 
 #[test]
@@ -188,10 +212,20 @@ fn cost_of_table_and_cache_when_uncontended() {
                 if entries {
                     let access = if exclusive { Access::Change } else { Access::Read };
                     let from = (offset % per_block / 64) as usize;
-                    cache.access(offset / per_block, access, false, || panic!(), |block| {
-                        let entries = &mut block[from..from + metadata.len()];
-                        if exclusive { entries.copy_from_slice(&metadata) } else { metadata.copy_from_slice(entries) }
-                    });
+                    cache.access(
+                        offset / per_block,
+                        access,
+                        false,
+                        || panic!(),
+                        |block| {
+                            let entries = &mut block[from..from + metadata.len()];
+                            if exclusive {
+                                entries.copy_from_slice(&metadata)
+                            } else {
+                                metadata.copy_from_slice(entries)
+                            }
+                        },
+                    );
                 }
                 if table {
                     ranges.release(span, &mut |_| ());
@@ -203,7 +237,9 @@ fn cost_of_table_and_cache_when_uncontended() {
                     .map(|_| {
                         let start = std::time::Instant::now();
                         for _ in 0..200_000 {
-                            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                            at = at
+                                .wrapping_mul(6_364_136_223_846_793_005)
+                                .wrapping_add(1_442_695_040_888_963_407);
                             request((at >> 20) % disk / bytes * bytes, table, entries);
                         }
                         start.elapsed().as_nanos() / 200_000

@@ -53,7 +53,10 @@ fn encode_when_the_parts_disagree_refuses() {
     let mut out = Vec::new();
     let mut refuse = |body| Record { epoch: 1, sequence: 1, body }.encode(8, 512, &mut out).unwrap_err();
     assert_eq!(refuse(Body::Write { first: 0, hashes: &hashes, metadata: &[0; 23] }), RecordError::Length);
-    assert_eq!(refuse(Body::WriteWithData { first: 0, metadata: &[0; 9], data: &[0; 512] }), RecordError::Length);
+    assert_eq!(
+        refuse(Body::WriteWithData { first: 0, metadata: &[0; 9], data: &[0; 512] }),
+        RecordError::Length
+    );
     assert!(out.is_empty());
 }
 
