@@ -179,7 +179,8 @@ fn file_when_wrong_then_the_message_names_key_and_line() {
 
 #[test]
 fn setting_when_out_of_bounds_then_is_refused_by_name() {
-    let wrong: [(&str, fn(&mut DaemonConfig)); 8] = [
+    type Set = fn(&mut DaemonConfig);
+    let wrong: [(&str, Set); 8] = [
         ("kinds", |c| c.kinds = vec!["a/b".to_owned()]),
         ("kinds", |c| c.kinds.clear()),
         ("script", |c| c.script = "/etc/xen/scripts/block-dix".to_owned()),

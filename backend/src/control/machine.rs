@@ -25,64 +25,9 @@ use blkif::XenbusState::{
 
 #[cfg(test)]
 mod tests;
+mod types;
 
-/// What the tree says of a disk at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct View {
-    /// The backend's `state`; none once the directory is gone.
-    pub own: Option<XenbusState>,
-    /// `online`: the toolstack wants the disk to stay.
-    pub online: bool,
-    /// The frontend's `state`; Unknown where it is gone or no state.
-    pub frontend: XenbusState,
-    /// The toolstack has asked for the disk long ago and the frontend has not moved since.
-    pub overdue: bool,
-}
-
-impl View {
-    /// Whether the frontend may be using a connection.
-    fn frontend_uses(self) -> bool {
-        matches!(self.frontend, Initialised | Connected | Closing | Reconfiguring | Reconfigured)
-    }
-
-    /// Whether the frontend asks for a connection. Some skip Initialised.
-    fn frontend_asks(self) -> bool {
-        matches!(self.frontend, Initialised | Connected)
-    }
-}
-
-/// What to do next. All but the last three are answered by a call of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Nothing until something changes.
-    Rest,
-    /// Look at the disk, on a helper thread; answered by [`Machine::probed`].
-    Probe,
-    /// Write the features, or why the disk cannot be served, and InitWait; answered by [`Machine::announced`].
-    Announce,
-    /// Read the frontend's nodes, open the store and start the queues, on a helper thread; answered by
-    /// [`Machine::opened`].
-    Open,
-    /// The same on the rings another run left; answered by [`Machine::opened`].
-    Resume,
-    /// Write the disk's properties and Connected; answered by [`Machine::published`].
-    Publish,
-    /// Stop the queues and close the store, on a helper thread; before it, if `say`, write Closing. Answered by
-    /// [`Machine::drained`].
-    Drain {
-        /// Whether the state in the tree is still ours to change.
-        say: bool,
-    },
-    /// Stop the queues, close the store and record the rings for the next run, on a helper thread; answered by
-    /// [`Machine::suspended`].
-    Suspend,
-    /// Write the state, unless somebody else changed it; answered by [`Machine::wrote`].
-    Say(XenbusState),
-    /// The toolstack is done with the disk: delete the directory where that is the backend's to do.
-    Retire,
-    /// Nothing is left: forget the disk.
-    Release,
-}
+pub use types::{Announced, Opened, Step, View};
 
 /// Where a disk is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,30 +78,6 @@ impl Default for Machine {
     fn default() -> Self {
         Self { phase: Phase::Found, said: Unknown, condemned: false, stopping: false }
     }
-}
-
-/// How an attempt to announce ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Announced {
-    /// It is in the tree.
-    Done,
-    /// The frontend has chosen from another run's features, and they differ.
-    TooLate,
-    /// The directory is not the one that was probed: the toolstack made it anew.
-    Renewed,
-    /// Somebody changed the state meanwhile.
-    Overtaken,
-}
-
-/// How an attempt to open ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Opened {
-    /// Queues run.
-    Running,
-    /// Refused; nothing is open.
-    Refused,
-    /// Nothing is open, and nothing was touched: the same may work later.
-    NotNow,
 }
 
 impl Machine {
