@@ -6,6 +6,7 @@
 //! not, [`tags`](crate::tags) looks at one tuple after the other.
 
 use crate::guard::Kernel;
+use crate::profile::Guard;
 
 /// Makes `$name(kernel, ..)` of the loop `$plain(..)`: compiled for each instruction set, chosen by the kernel.
 macro_rules! for_every_kernel {
@@ -101,13 +102,42 @@ fn plain_agree16(metadata: &[u8], size: usize, offset: usize, guards: &[u64], wa
         let [tuple_guard, tags] = halves(tuple);
         wrong | (tuple_guard ^ guard) | wanted.wrong(index, tags)
     };
-    let wrong = if size == 16 {
-        metadata.as_chunks().0.iter().zip(guards).enumerate().fold(0, wrong)
-    } else {
+    if size != 16 {
         let tuples = metadata.chunks_exact(size).map(|metadata| tuple(metadata, offset));
-        tuples.zip(guards).enumerate().fold(0, wrong)
-    };
-    wrong == 0
+        return tuples.zip(guards).enumerate().fold(0, wrong) == 0;
+    }
+    // Eight words at a time, guards and tags by turns: one vector, or two or four.
+    let (fours, rest) = metadata.as_chunks::<64>();
+    let (guard_fours, guard_rest) = guards.as_chunks::<4>();
+    let mut all = [0; 8];
+    for (index, (four, guards)) in fours.iter().zip(guard_fours).enumerate() {
+        let words = four.as_chunks::<8>().0;
+        for i in 0..4 {
+            all[2 * i] |= u64::from_be_bytes(words[2 * i]) ^ guards[i];
+            all[2 * i + 1] |= wanted.wrong(4 * index + i, u64::from_be_bytes(words[2 * i + 1]));
+        }
+    }
+    let done = 4 * guard_fours.len();
+    let rest = rest.as_chunks().0.iter().zip(guard_rest).enumerate().map(|(i, pair)| (done + i, pair));
+    rest.fold(all.into_iter().fold(0, |all, word| all | word), wrong) == 0
+}
+
+for_every_kernel! {
+    /// Makes of registers the guards' numbers, which a tuple carries big-endian.
+    fn finish(guard: Guard, registers: &mut [u64]) = plain_finish
+}
+
+#[inline(always)]
+fn plain_finish(guard: Guard, registers: &mut [u64]) {
+    match guard {
+        Guard::None | Guard::Crc16T10Dif => {}
+        // The sum does not depend on the byte order but for the order of its own two bytes (RFC 1071, 2(B)).
+        Guard::Ip => registers.iter_mut().for_each(|register| {
+            let sum = !*register & 0xFFFF;
+            *register = sum >> 8 | (sum & 0xFF) << 8;
+        }),
+        Guard::Crc64Nvme => registers.iter_mut().for_each(|register| *register = !*register),
+    }
 }
 
 for_every_kernel! {

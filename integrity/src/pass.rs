@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 
+use crate::bulk;
 use crate::check::{Checked, Expected, Mismatch};
 use crate::guard::{self, Stream};
 use crate::profile::{Guard, Profile};
@@ -144,7 +145,7 @@ impl Profile {
                 *register = guard::extend(guard, *register, &metadata[..self.pi_offset()]);
             }
         }
-        guard::finish(guard, registers);
+        bulk::finish(self.kernel(), guard, registers);
     }
 
     /// Goes over the data batch by batch, and hands each batch's registers to `each`, with the index of its first

@@ -1,7 +1,7 @@
 //! The guard kernels: what computes the checksums of whole intervals, chosen once for the machine.
 //!
 //! A kernel turns intervals into *registers*, which the metadata before the tuple may still extend, and which
-//! [`finish`] turns into guards:
+//! [`finish`](crate::bulk::finish) turns into guards:
 //!
 //! | guard | register |
 //! |---|---|
@@ -176,18 +176,6 @@ pub(crate) fn start(guard: Guard) -> u64 {
 /// The register after `bytes`. For the IP checksum an even number of bytes must have gone before.
 pub(crate) fn extend(guard: Guard, register: u64, bytes: &[u8]) -> u64 {
     portable::extend(guard, register, bytes)
-}
-
-/// Makes of registers the guards' numbers, which a tuple carries big-endian.
-pub(crate) fn finish(guard: Guard, registers: &mut [u64]) {
-    match guard {
-        Guard::None | Guard::Crc16T10Dif => {}
-        // The sum does not depend on the byte order but for the order of its own two bytes (RFC 1071, 2(B)).
-        Guard::Ip => {
-            registers.iter_mut().for_each(|register| *register = u64::from((!*register as u16).swap_bytes()));
-        }
-        Guard::Crc64Nvme => registers.iter_mut().for_each(|register| *register = !*register),
-    }
 }
 
 /// A register that grows by pieces of any length, for the intervals that no kernel sees in one piece.

@@ -4,21 +4,23 @@
 //! order and any width, and what overflows 16 bits is added back at the end. Nor does the byte order matter: taking the
 //! words little-endian exchanges the two bytes of the sum, no more.
 //!
-//! The multiply-and-add instructions add two neighbouring products of 16-bit words into 32-bit lanes: with all factors 1
-//! that is the widening addition that is wanted, but for the sign. Inverting each word's highest bit makes an unsigned
-//! word w the signed word w - 32768, and the sum too small by 32768 per word, which is added back, exactly, before
-//! folding. (Folding an exact sum keeps the two zeroes of ones-complement apart: only a sum of zero folds to zero.)
+//! AVX-512: VPDPBUSD multiplies bytes by factors and adds four neighbouring products into a 32-bit lane. With factors
+//! 1, 0, 1, 0 it sums the low bytes of words, with 0, 1, 0, 1 the high ones, which count 256.
+//!
+//! AVX2: VPMADDWD multiplies 16-bit words and adds two neighbouring products into a 32-bit lane. With all factors 1 that
+//! is the widening addition that is wanted, but for the sign: inverting each word's highest bit makes an unsigned word w
+//! the signed word w - 32768, and the sum too small by 32768 per word, which is added back before folding.
+//!
+//! Both sums are exact, and so folding keeps the two zeroes of ones-complement apart: only a sum of zero folds to zero.
 //!
 //! ```text
 //!   data    line        32 words (AVX-512) or 16 (AVX2)
-//!   bias    w ^ 0x8000
-//!   add     VPDPWSSD, or VPMADDWD and VPADDD, by ones: pairs of words into 32-bit lanes
+//!   add     into 32-bit lanes
 //!   across  four intervals' lanes are added side by side: four sums in one vector of 128 bits
-//!   fold    add 32768 per word, then high half to low half, twice
+//!   fold    high half to low half, twice
 //! ```
 //!
-//! A lane takes at most 2 x 2048 words of an interval of 65536 bytes, each at most 32768 in size: 2^27, far from
-//! overflow; the whole sum with its bias is at most 32768 x 65535, below 2^31.
+//! The longest interval has 32768 words, whose sum is below 2^31.
 
 use std::arch::x86_64::*;
 
@@ -27,13 +29,13 @@ use super::{ymm, zmm};
 /// AVX-512 and VNNI. The registers of all intervals; `to` is as long as `from`, or unused.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8], registers: &mut [u64]) {
-    let (bias, ones) = (_mm512_set1_epi16(i16::MIN), _mm512_set1_epi16(1));
+    let (low_ones, high_ones) = (_mm512_set1_epi16(0x0001), _mm512_set1_epi16(0x0100));
     let mut from = zmm::blocks(from).chunks_exact(interval / 512);
     let mut to = zmm::blocks_mut(to).iter_mut();
     for registers in registers.chunks_mut(4) {
-        let mut sums = [_mm256_setzero_si256(); 4];
+        let mut sums = [_mm512_setzero_si512(); 4];
         for (sum, from) in sums.iter_mut().zip(from.by_ref().take(registers.len())) {
-            let mut parts = [_mm512_setzero_si512(); 2];
+            let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
             for from in from {
                 let mut to = to.next();
                 for i in 0..8 {
@@ -41,13 +43,19 @@ pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u
                     if COPY && let Some(to) = &mut to {
                         zmm::store(&mut to[i], data);
                     }
-                    parts[i % 2] = _mm512_dpwssd_epi32(parts[i % 2], _mm512_xor_si512(data, bias), ones);
+                    low = _mm512_dpbusd_epi32(low, data, low_ones);
+                    high = _mm512_dpbusd_epi32(high, data, high_ones);
                 }
             }
-            let part = _mm512_add_epi32(parts[0], parts[1]);
-            *sum = _mm256_add_epi32(_mm512_castsi512_si256(part), _mm512_extracti64x4_epi64::<1>(part));
+            *sum = _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high));
         }
-        finish(interval, sums, registers);
+        // Pairs within the lanes, twice: each lane then holds a part of all four sums, in order.
+        let [a, b, c, d] = sums;
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let halves = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+        finish(0, halves, registers);
     }
 }
 
@@ -72,23 +80,29 @@ pub(super) fn run256<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u
                 }
             }
         }
-        finish(interval, sums, registers);
+        // Pairs within the lanes, twice: each lane then holds a half of all four sums, in order.
+        let [a, b, c, d] = sums;
+        let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+        finish(interval / 2 * 32768, halves, registers);
     }
 }
 
-/// Adds across each vector, takes the bias back, folds, and stores up to four registers.
+/// Adds the halves of four sums and what they lack, folds, and stores up to four registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn finish(interval: usize, [a, b, c, d]: [__m256i; 4], registers: &mut [u64]) {
-    // Pairs within the lanes, twice: each lane then holds a half of all four sums, in order.
-    let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+fn finish(lack: usize, halves: __m256i, registers: &mut [u64]) {
     let sums = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
-    let sums = _mm_add_epi32(sums, _mm_set1_epi32((interval / 2 * 32768) as i32));
+    let sums = _mm_add_epi32(sums, _mm_set1_epi32(lack as i32));
     let low = _mm_set1_epi32(0xFFFF);
     let sums = _mm_add_epi32(_mm_and_si128(sums, low), _mm_srli_epi32::<16>(sums));
     let sums = _mm_add_epi32(_mm_and_si128(sums, low), _mm_srli_epi32::<16>(sums));
     let mut words = [0; 32];
-    ymm::store(&mut words, _mm256_cvtepu32_epi64(sums));
+    let all = _mm256_cvtepu32_epi64(sums);
+    if let Some(registers) = registers.as_chunks_mut::<4>().0.first_mut() {
+        ymm::store_four(registers, all);
+        return;
+    }
+    ymm::store(&mut words, all);
     for (register, word) in registers.iter_mut().zip(words.as_chunks().0) {
         *register = u64::from_le_bytes(*word);
     }

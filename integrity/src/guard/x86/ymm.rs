@@ -23,6 +23,14 @@ pub(super) fn four(words: &[u64; 4]) -> Vector {
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
+/// Stores four words.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_four(words: &mut [u64; 4], value: Vector) {
+    // SAFETY: the reference is to 32 writable bytes.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
+}
+
 /// Stores a line, aligned or not.
 #[inline]
 #[target_feature(enable = "avx2")]
