@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, DaemonConfig, SAMPLE, disk_keys, units};
 use crate::control::{ControlError, Daemon};
+use crate::io::Ring;
 use hypervisor::DomId;
 use log::LevelFilter;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -117,6 +118,8 @@ fn settle(args: Args) -> Result<DaemonConfig, ConfigError> {
 }
 
 fn serve(config: DaemonConfig) -> Result<(), ControlError> {
+    // Told once and at the start, not for each queue when a guest connects.
+    drop(Ring::new(1)?);
     // The control thread serves every disk: a read that waits for a lost xenstored would hold up all of them, and
     // every watch fires anyway once it is back.
     let options = ClientOptions { patience: Duration::ZERO, ..ClientOptions::default() };

@@ -27,6 +27,9 @@ pub enum ControlError {
         /// The node's value.
         text: String,
     },
+    /// The kernel gives no io_uring, without which no disk can be served.
+    #[error(transparent)]
+    Ring(#[from] crate::io::RingError),
     /// The hypervisor.
     #[error("hypervisor: {0}")]
     Hypervisor(#[from] hypervisor::Error),

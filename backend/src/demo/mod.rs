@@ -157,7 +157,7 @@ fn play_faults(host: &Host, work: &TempDir, disk: &Path) -> Result<bool, HostErr
         let Row { name, dix, plain, .. } = &row;
         let mut cells = vec![(*name).to_owned()];
         for (scene, expected) in scenes.iter_mut().zip([dix, plain]) {
-            let outcome = scene.play(&row)?;
+            let outcome = scene.play(&row, host)?;
             let held = outcome.is(expected);
             good &= held;
             let wrong =

@@ -214,7 +214,8 @@ impl Engine {
         self.link.counters.refused.add(1);
         self.link.counters.errors.add(1);
         let name = &self.disk.name;
-        self.guest_log.log(log::Level::Debug, || format!("{name}: a request was refused: {}", refused.reason));
+        self.guest_log
+            .log(log::Level::Debug, || format!("{name}: a request was refused: {}", refused.reason));
         for response in &refused.responses {
             self.ring.respond(response);
         }

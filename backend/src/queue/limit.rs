@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// Lines allowed in each period.
 const LINES: u32 = 10;
+/// Whose lines these are, in the log.
+const TARGET: &str = "dixback::queue";
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Lets a few lines through in each period, and then says how many it kept back.
@@ -26,13 +28,13 @@ impl Limit {
         }
         if self.since.elapsed() > PERIOD {
             if self.lines > LINES {
-                log::log!(level, "{} similar lines were left out", self.lines - LINES);
+                log::log!(target: TARGET, level, "{} similar lines were left out", self.lines - LINES);
             }
             *self = Self::new();
         }
         self.lines += 1;
         if self.lines <= LINES {
-            log::log!(level, "{}", line());
+            log::log!(target: TARGET, level, "{}", line());
         }
     }
 }
