@@ -53,7 +53,7 @@ pub fn reseal(options: &ResealOptions, observer: &mut dyn Observer) -> Result<Re
         pair: &pair,
         finder: Finder::new(pair.pi.header.profile),
         bytes: (range.end - range.start) * layout.interval(),
-        start: range.start * layout.interval(),
+        done: 0,
         result: Resealed { intervals: range.end - range.start, ..Resealed::default() },
         observer,
     };
@@ -82,10 +82,18 @@ fn finish(pair: &Pair, before: Stamp, everything: bool) -> Result<(), ImageError
 struct Resealer<'a> {
     pair: &'a Pair,
     finder: Finder,
-    start: u64,
     bytes: u64,
+    /// Bytes read, or found to hold nothing.
+    done: u64,
     result: Resealed,
     observer: &'a mut dyn Observer,
+}
+
+impl Resealer<'_> {
+    fn progress(&mut self, chunk: Chunk) {
+        self.done += chunk.count * self.pair.pi.layout.interval();
+        self.observer.progress(self.done, self.bytes);
+    }
 }
 
 impl Visitor for Resealer<'_> {
@@ -96,6 +104,7 @@ impl Visitor for Resealer<'_> {
         let escaped = self.finder.all_escaped(metadata);
         if escaped {
             self.finder.unprotected += chunk.count;
+            self.progress(chunk);
         }
         Ok(!escaped)
     }
@@ -121,8 +130,7 @@ impl Visitor for Resealer<'_> {
             let written = pi.write_metadata(interval.number, entry);
             written.map_err(ImageError::io(&pi.medium.path, "cannot write the metadata"))
         })?;
-        let done = (chunk.first + chunk.count) * pi.layout.interval() - self.start;
-        self.observer.progress(done, self.bytes);
+        self.progress(chunk);
         Ok(())
     }
 }

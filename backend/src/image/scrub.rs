@@ -39,7 +39,7 @@ pub fn scrub(options: &ScrubOptions, observer: &mut dyn Observer) -> Result<Scru
     let pair = Pair::open(&options.disk, &sidecar, Access::Shared, Direct::Auto, Direct::Off, true)?;
     let layout = pair.pi.layout;
     let mut scrubber =
-        Scrubber { pair: &pair, finder: Finder::new(pair.pi.header.profile), bad: 0, observer };
+        Scrubber { pair: &pair, finder: Finder::new(pair.pi.header.profile), bad: 0, done: 0, observer };
     let whole = std::iter::once(Ok(0..pair.pi.header.data_bytes));
     scan(&pair.data, &layout, chunks(layout, whole), &mut scrubber)?;
     let Scrubber { finder, bad, .. } = scrubber;
@@ -50,13 +50,15 @@ struct Scrubber<'a> {
     pair: &'a Pair,
     finder: Finder,
     bad: u64,
+    /// Bytes read, or found to hold nothing.
+    done: u64,
     observer: &'a mut dyn Observer,
 }
 
 impl Scrubber<'_> {
     fn progress(&mut self, chunk: Chunk) {
-        let interval = self.pair.pi.layout.interval();
-        self.observer.progress((chunk.first + chunk.count) * interval, self.pair.pi.header.data_bytes);
+        self.done += chunk.count * self.pair.pi.layout.interval();
+        self.observer.progress(self.done, self.pair.pi.header.data_bytes);
     }
 }
 
@@ -84,7 +86,7 @@ impl Visitor for Scrubber<'_> {
         data: Result<&[u8], Errno>,
         metadata: &mut [u8],
     ) -> Result<(), ImageError> {
-        let Self { pair, finder, bad, observer } = self;
+        let Self { pair, finder, bad, observer, .. } = self;
         finder.find(&pair.data, chunk, data, metadata, |interval, _, _| {
             *bad += 1;
             observer.bad(&interval);

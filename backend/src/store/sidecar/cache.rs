@@ -15,7 +15,8 @@
 //! Entries are changed and copied out under the set's mutex only, so what goes to disk never holds half an entry.
 //! A frame that is loading, writing, dirty or pinned is not evicted. A frame that was loaded for someone is pinned
 //! until that someone has looked at it, so every miss makes progress however small the cache is; a request that finds
-//! no frame to evict waits, holding none, until one can be.
+//! no frame to evict waits, holding none, until one can be. A set with nearly nothing but dirty frames takes no more
+//! changes until some are written, so reads go on while the sidecar's disk is full.
 
 use crate::store::Errno;
 use crate::store::inbox::{Inbox, Waiter, Wake};
@@ -31,6 +32,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 mod tests;
 
 const WAYS: usize = 16;
+/// Most frames of a set that may hold what is not on disk, so that reads find a frame even while the disk takes nothing.
+const UNWRITTEN: usize = WAYS - 2;
 /// The tag of a frame that holds no block. No disk has so many blocks.
 const EMPTY: u64 = u64::MAX;
 
@@ -100,6 +103,8 @@ struct Set {
     hand: u8,
     /// Who found nothing to evict, and for which block.
     starved: Vec<(u64, Waiter)>,
+    /// Who wants to make a frame dirty when too many are, and which block.
+    throttled: Vec<(u64, Waiter)>,
 }
 
 #[derive(Default)]
@@ -125,7 +130,13 @@ impl Cache {
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
         let sets = largest_prime(bytes / BLOCK / WAYS);
         let arena = MmapOptions::new().len(sets * WAYS * BLOCK).map_anon()?.into();
-        let set = || Set { tags: [EMPTY; WAYS], states: Default::default(), hand: 0, starved: Vec::new() };
+        let set = || Set {
+            tags: [EMPTY; WAYS],
+            states: Default::default(),
+            hand: 0,
+            starved: Vec::new(),
+            throttled: Vec::new(),
+        };
         Ok(Self {
             sets: (0..sets).map(|_| CachePadded::new(Mutex::new(set()))).collect(),
             arena,
@@ -158,24 +169,29 @@ impl Cache {
     ) -> Found {
         let (number, mut set) = self.set_of(block);
         let set = &mut *set;
-        if let Some(way) = set.find(block) {
+        let found = set.find(block);
+        let changes = matches!(access, Access::Change | Access::Replace);
+        if let Some(way) = found {
             let state = &mut set.states[way];
             if state.loading {
                 state.waiters.push(waiter());
                 return Found::Wait;
             }
             state.used = true;
+            state.pins -= u32::from(pinned);
+        }
+        if changes && set.has_too_much_unwritten_beside(found) {
+            self.counters.starvations.fetch_add(1, Ordering::Relaxed);
+            set.throttled.push((block, waiter()));
+            set.tell_starved();
+            return Found::Starved;
+        }
+        if let Some(way) = found {
             if access != Access::Settle {
                 // SAFETY: this set's mutex is held and the frame is not being loaded, so nobody else is at it.
                 work(unsafe { self.bytes(number, way) });
             }
-            if pinned {
-                state.pins -= 1;
-            }
-            let kick = match access {
-                Access::Read | Access::Settle => Kick::No,
-                Access::Change | Access::Replace => self.dirtied(set, way),
-            };
+            let kick = if changes { self.dirtied(set, way) } else { Kick::No };
             if pinned {
                 set.tell_starved();
             }
@@ -234,6 +250,7 @@ impl Cache {
         }
         state.used = false;
         set.tags[way] = EMPTY;
+        set.tell_throttled(None);
         set.tell_starved();
         true
     }
@@ -296,8 +313,8 @@ impl Cache {
         true
     }
 
-    /// A block that was being written is written, or is not and stays dirty; then who waits for its set gets the
-    /// reason, for waiting longer might be for ever.
+    /// A block that was being written is written, or is not and stays dirty; then who would make more of its set dirty
+    /// gets the reason, for waiting longer might be for ever.
     pub(crate) fn written(&self, block: u64, result: Result<(), Errno>) {
         let (_, mut set) = self.set_of(block);
         let Some(way) = set.find(block) else {
@@ -307,15 +324,16 @@ impl Cache {
         let state = &mut set.states[way];
         state.writing = false;
         match result {
-            Ok(()) => set.tell_starved(),
+            Ok(()) => {
+                set.tell_throttled(None);
+                set.tell_starved();
+            }
             Err(error) => {
                 if !state.dirty {
                     state.dirty = true;
                     self.dirty.fetch_add(1, Ordering::Relaxed);
                 }
-                for (block, waiter) in set.starved.drain(..) {
-                    waiter.post(Wake::Block { block, pinned: false, error: Some(error) }, None);
-                }
+                set.tell_throttled(Some(error));
             }
         }
     }
@@ -328,7 +346,7 @@ impl Cache {
         // Relaxed: the count is a hint; the maintenance thread looks at the sets themselves.
         let before = self.dirty.fetch_add(1, Ordering::Relaxed);
         let in_set = set.states.iter().filter(|state| state.dirty).count();
-        if before == self.dirty_limit || in_set > WAYS * 3 / 4 || !set.starved.is_empty() {
+        if before == self.dirty_limit || in_set > WAYS * 3 / 4 {
             Kick::Now
         } else if before == 0 {
             Kick::Later
@@ -384,6 +402,20 @@ impl Set {
             }
         }
         None
+    }
+
+    /// Whether a frame of another block than the one in `way` would be one too many that is not on disk.
+    fn has_too_much_unwritten_beside(&self, way: Option<usize>) -> bool {
+        let unwritten = |state: &State| state.dirty || state.writing;
+        !way.is_some_and(|way| unwritten(&self.states[way]))
+            && self.states.iter().filter(|state| unwritten(state)).count() >= UNWRITTEN
+    }
+
+    /// Everybody who waits until less is dirty tries again, or gets the reason why it cannot be written.
+    fn tell_throttled(&mut self, error: Option<Errno>) {
+        for (block, waiter) in self.throttled.drain(..) {
+            waiter.post(Wake::Block { block, pinned: false, error }, None);
+        }
     }
 
     /// If a frame can be had, everybody who waits for one tries again.

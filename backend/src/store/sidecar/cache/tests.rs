@@ -105,47 +105,82 @@ fn evict_when_full_takes_what_was_not_used_lately_and_never_what_is_dirty() {
     assert!(fixture.contains(3));
 }
 
-#[test]
-fn access_when_all_frames_are_dirty_starves_until_one_is_written() {
-    let fixture = Fixture::new();
-    for block in 0..16 {
-        let found = fixture.access(block, Access::Replace, false, 0);
+/// Makes as many frames dirty as may be.
+fn dirty_all(fixture: &Fixture) {
+    for block in 0..14 {
         let kick = match block {
             0 => Kick::Later,
             8 | 12.. => Kick::Now,
             _ => Kick::No,
         };
-        assert_eq!(found, Found::Done(kick), "{block}");
+        assert_eq!(fixture.access(block, Access::Replace, false, 0), Found::Done(kick), "{block}");
     }
-    assert_eq!(fixture.access(99, Access::Read, false, 7), Found::Starved);
-    assert_eq!(fixture.cache.prefetch(98), None);
+}
+
+#[test]
+fn change_when_too_many_frames_are_dirty_waits_until_one_is_written_and_reads_do_not() {
+    let fixture = Fixture::new();
+    dirty_all(&fixture);
+    assert_eq!(fixture.access(99, Access::Replace, false, 7), Found::Starved);
+    assert_eq!(fixture.access(98, Access::Change, false, 8), Found::Starved);
+    fixture.bring(97);
+    assert_eq!(fixture.access(97, Access::Change, false, 9), Found::Starved);
+    assert_eq!(fixture.access(3, Access::Change, false, 0), Found::Done(Kick::No), "dirty already");
     let mut blocks = Vec::new();
     fixture.cache.list_dirty(&mut blocks);
-    assert_eq!(blocks.len(), 16);
+    assert_eq!(blocks.len(), 14);
 
     let mut copy = [0; BLOCK];
     assert!(fixture.cache.start_writing(4, &mut copy));
     assert_eq!(copy[..8], (!4u64).to_le_bytes());
     assert!(copy[8..].iter().all(|byte| *byte == 0), "unwritten entries are a hole's");
-    assert_eq!(fixture.events(), [], "a frame that is being written is not free");
+    assert_eq!(fixture.events(), [], "a frame that is being written does not count as written");
     fixture.cache.written(4, Ok(()));
-    assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error: None })]);
-    assert!(matches!(fixture.access(99, Access::Read, false, 7), Found::Load(_)));
-    assert!(!fixture.contains(4));
+    let wake = |block| Wake::Block { block, pinned: false, error: None };
+    assert_eq!(fixture.events(), [(7, wake(99)), (8, wake(98)), (9, wake(97))]);
+    assert_eq!(fixture.access(97, Access::Change, false, 9), Found::Done(Kick::Now));
+    assert_eq!(fixture.access(99, Access::Replace, false, 7), Found::Starved);
 }
 
 #[test]
-fn written_when_it_failed_keeps_the_block_dirty_and_tells_who_waits() {
+fn change_when_its_block_was_pinned_and_too_many_are_dirty_holds_no_frame() {
     let fixture = Fixture::new();
-    for block in 0..16 {
-        fixture.access(block, Access::Replace, false, 0);
-    }
-    assert_eq!(fixture.access(99, Access::Read, false, 7), Found::Starved);
+    let Found::Load(frame) = fixture.access(50, Access::Change, false, 1) else { panic!() };
+    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
+    assert_eq!(fixture.events().len(), 1);
+    dirty_all(&fixture);
+    assert_eq!(fixture.access(50, Access::Change, true, 1), Found::Starved);
+    fixture.bring(60);
+    fixture.bring(61);
+    assert!(!fixture.contains(50), "it could be evicted");
+}
+
+#[test]
+fn read_when_no_frame_is_free_starves_until_one_is() {
+    let fixture = Fixture::new();
+    dirty_all(&fixture);
+    let Found::Load(one) = fixture.access(50, Access::Read, false, 1) else { panic!() };
+    let Found::Load(_) = fixture.access(51, Access::Read, false, 2) else { panic!() };
+    assert_eq!(fixture.access(52, Access::Read, false, 3), Found::Starved);
+    assert_eq!(fixture.cache.prefetch(53), None);
+    fixture.cache.loaded(one, Ok(()), &fixture.inbox);
+    let wake = |block, pinned| Wake::Block { block, pinned, error: None };
+    assert_eq!(fixture.events(), [(1, wake(50, true))], "a pinned frame is not free");
+    assert_eq!(fixture.access(50, Access::Read, true, 1), Found::Done(Kick::No));
+    assert_eq!(fixture.events(), [(3, wake(52, false))]);
+    assert!(matches!(fixture.access(52, Access::Read, false, 3), Found::Load(_)));
+}
+
+#[test]
+fn written_when_it_failed_keeps_the_block_dirty_and_tells_who_would_make_more() {
+    let fixture = Fixture::new();
+    dirty_all(&fixture);
+    assert_eq!(fixture.access(99, Access::Change, false, 7), Found::Starved);
     let mut copy = [0; BLOCK];
     assert!(fixture.cache.start_writing(4, &mut copy));
-    assert_eq!(fixture.cache.dirty(), 15);
+    assert_eq!(fixture.cache.dirty(), 13);
     fixture.cache.written(4, Err(Errno(libc::ENOSPC)));
-    assert_eq!(fixture.cache.dirty(), 16);
+    assert_eq!(fixture.cache.dirty(), 14);
     let error = Some(Errno(libc::ENOSPC));
     assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error })]);
 }
