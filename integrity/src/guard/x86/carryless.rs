@@ -77,12 +77,15 @@ macro_rules! kernel {
      $powers:ident, $step:ident, $start:expr, [$($reverse:ident)?], $finish:ident) => {
         $(#[$doc])*
         pub(super) mod $name {
+            use std::hint::black_box;
+
             use super::super::$vector::{self as vector, Line, Vector};
 
             /// Bytes of a state.
             const STATE: usize = 8 * size_of::<Line>();
 
             static POWERS: [[[u64; 2]; $lanes]; 8] = super::$powers();
+            static STEP: [[u64; 2]; $lanes] = [super::$step(8 * STATE); $lanes];
 
             /// The registers of all intervals, one per element of `registers`; `to` is as long as `from`, or unused.
             #[target_feature(enable = $features)]
@@ -95,10 +98,13 @@ macro_rules! kernel {
                 let from: &[[Line; 8]] = from.as_chunks().0.as_chunks().0;
                 let to: &mut [[Line; 8]] = to.as_chunks_mut().0.as_chunks_mut().0;
                 let (mut from, mut to) = (from.chunks_exact(interval / STATE), to.iter_mut());
+                // Hidden from the compiler, which would make each word of them anew, at the cost of an instruction on the
+                // one execution port that multiplies.
+                let (powers, step) = (black_box(&POWERS), black_box(&STEP));
                 for registers in registers.chunks_mut(4) {
                     let mut sums = [vector::first_word(0); 4];
                     for (sum, from) in sums.iter_mut().zip(from.by_ref().take(registers.len())) {
-                        *sum = total::<COPY>(from, &mut to);
+                        *sum = total::<COPY>(from, &mut to, powers, step);
                     }
                     vector::$finish(sums, registers);
                 }
@@ -110,17 +116,16 @@ macro_rules! kernel {
             fn total<const COPY: bool>(
                 from: &[[Line; 8]],
                 to: &mut std::slice::IterMut<'_, [Line; 8]>,
+                powers: &[[[u64; 2]; $lanes]; 8],
+                step: &[[u64; 2]; $lanes],
             ) -> Vector {
-                let step = vector::pair(const { super::$step(8 * STATE) });
+                let step = vector::pairs(step);
                 let zero = vector::first_word(0);
                 let mut state = [zero; 8];
                 for (index, from) in from.iter().enumerate() {
                     let mut to = to.next();
                     for i in 0..8 {
-                        let data = vector::load(&from[i]);
-                        if COPY && let Some(to) = &mut to {
-                            vector::store(&mut to[i], data);
-                        }
+                        let data = vector::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
                         $(let data = vector::$reverse(data);)?
                         state[i] = if index > 0 {
                             add_product(data, state[i], step)
@@ -133,7 +138,7 @@ macro_rules! kernel {
                 }
                 let mut sum = zero;
                 for i in 0..8 {
-                    sum = add_product(sum, state[i], vector::pairs(&POWERS[i]));
+                    sum = add_product(sum, state[i], vector::pairs(&powers[i]));
                 }
                 sum
             }

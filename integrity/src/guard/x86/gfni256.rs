@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::gfni512::{MULTIPLIERS, Matrices};
 use super::xmm::{high_product, low_product, pair, reduce_t10dif, xor3 as xmm_xor3};
-use super::ymm::{Line, four, lanes, load, store, xor3};
+use super::ymm::{Line, four, lanes, take, xor3};
 
 /// 512 bytes.
 type Block = [Line; 16];
@@ -62,12 +62,8 @@ fn columns<const COPY: bool, const M: usize>(
         let (even_high, even_low) = (four(even_high), four(even_low));
         let (odd_high, odd_low) = (four(odd_high), four(odd_low));
         for j in 0..M {
-            let a = load(&from[j][even]);
-            let b = load(&from[j][odd]);
-            if COPY && let Some(to) = &mut to {
-                store(&mut to[j][even], a);
-                store(&mut to[j][odd], b);
-            }
+            let a = take::<COPY>(&from[j][even], to.as_mut().map(|to| &mut to[j][even]));
+            let b = take::<COPY>(&from[j][odd], to.as_mut().map(|to| &mut to[j][odd]));
             high[j] = xor3(
                 high[j],
                 _mm256_gf2p8affine_epi64_epi8::<0>(a, even_high),

@@ -31,9 +31,7 @@
 
 use std::arch::x86_64::*;
 
-use super::zmm::{
-    Block, blocks, blocks_mut, eight, lanes, load, pairs, reduce_t10dif, store, store_crc16s, xor3,
-};
+use super::zmm::{Block, blocks, blocks_mut, eight, lanes, pairs, reduce_t10dif, store_crc16s, take, xor3};
 use crate::guard::polynomial::t10dif_power;
 
 /// Two matrices for each word of a block, in `LINES` lines of `WORDS` words: per line those for the high parts, then
@@ -204,12 +202,8 @@ fn columns<const COPY: bool, const M: usize>(from: &[Block; M], mut to: Option<&
         let (even_high, even_low) = (eight(even_high), eight(even_low));
         let (odd_high, odd_low) = (eight(odd_high), eight(odd_low));
         for j in 0..M {
-            let a = load(&from[j][even]);
-            let b = load(&from[j][odd]);
-            if COPY && let Some(to) = &mut to {
-                store(&mut to[j][even], a);
-                store(&mut to[j][odd], b);
-            }
+            let a = take::<COPY>(&from[j][even], to.as_mut().map(|to| &mut to[j][even]));
+            let b = take::<COPY>(&from[j][odd], to.as_mut().map(|to| &mut to[j][odd]));
             high[j] = xor3(
                 high[j],
                 _mm512_gf2p8affine_epi64_epi8::<0>(a, even_high),

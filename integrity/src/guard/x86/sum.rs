@@ -27,27 +27,44 @@ use std::arch::x86_64::*;
 use super::{ymm, zmm};
 
 /// AVX-512 and VNNI. The registers of all intervals; `to` is as long as `from`, or unused.
+///
+/// Additions to one register wait for each other: a long interval is spread over several, a short one is not worth it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8], registers: &mut [u64]) {
+    if interval == 512 {
+        add512::<COPY, 1>(interval, from, to, registers);
+    } else {
+        add512::<COPY, 4>(interval, from, to, registers);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add512<const COPY: bool, const PARTS: usize>(
+    interval: usize,
+    from: &[u8],
+    to: &mut [u8],
+    registers: &mut [u64],
+) {
     let (low_ones, high_ones) = (_mm512_set1_epi16(0x0001), _mm512_set1_epi16(0x0100));
+    let zero = _mm512_setzero_si512();
     let mut from = zmm::blocks(from).chunks_exact(interval / 512);
     let mut to = zmm::blocks_mut(to).iter_mut();
     for registers in registers.chunks_mut(4) {
-        let mut sums = [_mm512_setzero_si512(); 4];
+        let mut sums = [zero; 4];
         for (sum, from) in sums.iter_mut().zip(from.by_ref().take(registers.len())) {
-            let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            let (mut low, mut high) = ([zero; PARTS], [zero; PARTS]);
             for from in from {
                 let mut to = to.next();
                 for i in 0..8 {
-                    let data = zmm::load(&from[i]);
-                    if COPY && let Some(to) = &mut to {
-                        zmm::store(&mut to[i], data);
-                    }
-                    low = _mm512_dpbusd_epi32(low, data, low_ones);
-                    high = _mm512_dpbusd_epi32(high, data, high_ones);
+                    let data = zmm::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
+                    low[i % PARTS] = _mm512_dpbusd_epi32(low[i % PARTS], data, low_ones);
+                    high[i % PARTS] = _mm512_dpbusd_epi32(high[i % PARTS], data, high_ones);
                 }
             }
-            *sum = _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high));
+            for (low, high) in low.into_iter().zip(high) {
+                *sum = _mm512_add_epi32(*sum, _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
+            }
         }
         // Pairs within the lanes, twice: each lane then holds a part of all four sums, in order.
         let [a, b, c, d] = sums;
@@ -72,10 +89,7 @@ pub(super) fn run256<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u
             for from in from {
                 let mut to = to.next();
                 for i in 0..16 {
-                    let data = ymm::load(&from[i]);
-                    if COPY && let Some(to) = &mut to {
-                        ymm::store(&mut to[i], data);
-                    }
+                    let data = ymm::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_xor_si256(data, bias), ones));
                 }
             }
@@ -96,14 +110,10 @@ fn finish(lack: usize, halves: __m256i, registers: &mut [u64]) {
     let low = _mm_set1_epi32(0xFFFF);
     let sums = _mm_add_epi32(_mm_and_si128(sums, low), _mm_srli_epi32::<16>(sums));
     let sums = _mm_add_epi32(_mm_and_si128(sums, low), _mm_srli_epi32::<16>(sums));
-    let mut words = [0; 32];
-    let all = _mm256_cvtepu32_epi64(sums);
-    if let Some(registers) = registers.as_chunks_mut::<4>().0.first_mut() {
-        ymm::store_four(registers, all);
-        return;
-    }
-    ymm::store(&mut words, all);
-    for (register, word) in registers.iter_mut().zip(words.as_chunks().0) {
-        *register = u64::from_le_bytes(*word);
+    let mut words = [0; 4];
+    ymm::store_four(&mut words, _mm256_cvtepu32_epi64(sums));
+    match registers.first_chunk_mut::<4>() {
+        Some(registers) => *registers = words,
+        None => registers.iter_mut().zip(words).for_each(|(register, word)| *register = word),
     }
 }

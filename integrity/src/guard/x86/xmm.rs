@@ -7,20 +7,17 @@ use crate::guard::polynomial::{T10DIF, nvme_barrett, nvme_generator, t10dif_barr
 pub(super) type Vector = __m128i;
 pub(super) type Line = [u8; 16];
 
-/// Loads a line, aligned or not.
+/// Loads a line, aligned or not, and stores it to `to` if it is to be copied: the only load there is of these bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load(line: &Line) -> Vector {
+pub(super) fn take<const COPY: bool>(from: &Line, to: Option<&mut Line>) -> Vector {
     // SAFETY: the reference is to 16 readable bytes.
-    unsafe { _mm_loadu_si128(line.as_ptr().cast()) }
-}
-
-/// Stores a line, aligned or not.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store(line: &mut Line, value: Vector) {
-    // SAFETY: the reference is to 16 writable bytes.
-    unsafe { _mm_storeu_si128(line.as_mut_ptr().cast(), value) }
+    let value = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+    if COPY && let Some(to) = to {
+        // SAFETY: the reference is to 16 writable bytes.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), value) };
+    }
+    value
 }
 
 /// A pair of words, the first one low.
@@ -33,8 +30,9 @@ pub(super) fn pair([low, high]: [u64; 2]) -> Vector {
 /// A pair of words for each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn pairs(&[only]: &[[u64; 2]; 1]) -> Vector {
-    pair(only)
+pub(super) fn pairs(words: &[[u64; 2]; 1]) -> Vector {
+    // SAFETY: the reference is to 16 readable bytes.
+    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
 
 /// The XOR of three.

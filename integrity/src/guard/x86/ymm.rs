@@ -7,12 +7,17 @@ use super::xmm;
 pub(super) type Vector = __m256i;
 pub(super) type Line = [u8; 32];
 
-/// Loads a line, aligned or not.
+/// Loads a line, aligned or not, and stores it to `to` if it is to be copied: the only load there is of these bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load(line: &Line) -> Vector {
+pub(super) fn take<const COPY: bool>(from: &Line, to: Option<&mut Line>) -> Vector {
     // SAFETY: the reference is to 32 readable bytes.
-    unsafe { _mm256_loadu_si256(line.as_ptr().cast()) }
+    let value = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
+    if COPY && let Some(to) = to {
+        // SAFETY: the reference is to 32 writable bytes.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) };
+    }
+    value
 }
 
 /// Loads four words.
@@ -29,21 +34,6 @@ pub(super) fn four(words: &[u64; 4]) -> Vector {
 pub(super) fn store_four(words: &mut [u64; 4], value: Vector) {
     // SAFETY: the reference is to 32 writable bytes.
     unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
-}
-
-/// Stores a line, aligned or not.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store(line: &mut Line, value: Vector) {
-    // SAFETY: the reference is to 32 writable bytes.
-    unsafe { _mm256_storeu_si256(line.as_mut_ptr().cast(), value) }
-}
-
-/// The same pair of words in each lane, the first one low.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn pair([low, high]: [u64; 2]) -> Vector {
-    _mm256_set_epi64x(high as i64, low as i64, high as i64, low as i64)
 }
 
 /// A pair of words for each lane.

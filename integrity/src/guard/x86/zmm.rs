@@ -22,12 +22,37 @@ pub(super) fn blocks_mut(bytes: &mut [u8]) -> &mut [Block] {
     bytes.as_chunks_mut().0.as_chunks_mut().0
 }
 
-/// Loads a line, aligned or not.
+/// Loads a line, aligned or not, and stores it to `to` if it is to be copied: the only load there is of these bytes.
+///
+/// A copy also asks for lines that will be needed soon, on both sides. What a kernel works on at a time is long beside
+/// the processor's queue of misses, and without asking, each of its stores waits there. With it, copying is up to a tenth
+/// faster from the second-level cache, and a quarter when nothing is in any cache, which is as fast as memcpy and more.
+/// (Stores around the caches would help only the latter, and make whoever reads the copy next wait.) Distances of 1 to
+/// 4 KiB measured the same.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load(line: &Line) -> Vector {
+pub(super) fn take<const COPY: bool>(from: &Line, to: Option<&mut Line>) -> Vector {
+    if COPY {
+        prefetch(from.as_ptr().wrapping_add(2048));
+    }
     // SAFETY: the reference is to 64 readable bytes.
-    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+    let value = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+    if COPY && let Some(to) = to {
+        prefetch(to.as_ptr().wrapping_add(1024));
+        // SAFETY: the reference is to 64 writable bytes.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) };
+    }
+    value
+}
+
+/// Hints at a line that will be needed, at any address.
+#[inline(always)]
+fn prefetch(ahead: *const u8) {
+    #[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest Rust version supported here")]
+    // SAFETY: a prefetch is a hint, which neither faults nor changes anything, whatever the address.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
 }
 
 /// Loads eight words.
@@ -38,38 +63,12 @@ pub(super) fn eight(words: &[u64; 8]) -> Vector {
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
-/// The same pair of words in each lane, the first one low.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn pair([low, high]: [u64; 2]) -> Vector {
-    _mm512_broadcast_i32x4(_mm_set_epi64x(high as i64, low as i64))
-}
-
 /// A pair of words for each lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn pairs(words: &[[u64; 2]; 4]) -> Vector {
     // SAFETY: the reference is to 64 readable bytes.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
-}
-
-/// Stores a line, aligned or not, and asks for the ownership of a line that will be stored to soon.
-///
-/// Without asking, each store that misses the first-level cache waits for its line in a queue that is short beside what
-/// a kernel works on at a time: with it, copying is a fifth faster from the second-level cache on, and a third when
-/// nothing is in any cache, where it comes close to what stores around the caches would give, without their cost for
-/// buffers that are used again. 1 to 4 KiB ahead measured the same.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store(line: &mut Line, value: Vector) {
-    let ahead = line.as_ptr().wrapping_add(1024);
-    #[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest Rust version supported here")]
-    // SAFETY: a prefetch is a hint, which neither faults nor changes anything, whatever the address.
-    unsafe {
-        _mm_prefetch::<_MM_HINT_ET0>(ahead.cast());
-    }
-    // SAFETY: the reference is to 64 writable bytes.
-    unsafe { _mm512_storeu_si512(line.as_mut_ptr().cast(), value) }
 }
 
 /// Stores the low 16 bits of the four lanes to up to four registers.
