@@ -8,6 +8,9 @@ use blkif::{DiscardNodes, DixNodes, Info, Properties, Sectors, Transport};
 use integrity::Profile;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 /// Largest sector size offered: a page, beyond which Linux's blkfront does not go.
 const SECTOR_MAX: u32 = 4096;
 

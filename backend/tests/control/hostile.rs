@@ -145,6 +145,51 @@ fn nodes_when_malformed_then_each_is_refused_with_a_reason_while_another_disk_wo
 }
 
 #[test]
+fn nodes_when_arbitrary_then_end_in_a_refusal_with_a_reason() {
+    let machine = Machine::new();
+    let _daemon = machine.daemon();
+    let mut bystander = Bystander::new(&machine);
+    let vbd = machine.attach(1, "xvda", WITH_PI);
+    let writer = Writer::new(&machine.guest(1), &vbd);
+    let names = [
+        "protocol",
+        "ring-ref",
+        "ring-ref0",
+        "ring-page-order",
+        "event-channel",
+        "multi-queue-num-queues",
+        "queue-0/ring-ref",
+        "queue-0/event-channel",
+        "feature-persistent",
+        "feature-data-integrity",
+        "data-integrity-version",
+        "feature-large-sector-size",
+    ];
+    let number = (0u32..70_000).prop_map(|n| n.to_string().into_bytes());
+    let bytes = proptest::collection::vec(any::<u8>(), 0..64);
+    let value = prop_oneof![3 => number, 1 => (0u32..5).prop_map(|n| n.to_string().into_bytes()), 1 => bytes];
+    let some = proptest::collection::vec(proptest::option::of(value), names.len());
+    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&some, |values| {
+            for (node, value) in names.iter().zip(values) {
+                if let Some(value) = value {
+                    writer.put(node, value);
+                }
+            }
+            writer.put("state", "3");
+            machine.wait_state(&vbd, XenbusState::Closing);
+            // No page is granted and no channel allocated, so whatever is asked for, it cannot be had.
+            prop_assert!(machine.error(&vbd).is_some_and(|reason| !reason.is_empty()));
+            rewind(&machine, &vbd, &writer);
+            Ok(())
+        })
+        .unwrap();
+    bystander.check();
+    assert_eq!(machine.usage(1).mapped, 0);
+}
+
+#[test]
 fn large_sector_size_when_claimed_for_large_sectors_then_is_refused() {
     let machine = Machine::new();
     let _daemon = machine.daemon();

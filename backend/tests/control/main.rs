@@ -6,3 +6,4 @@ mod nodes;
 mod restart;
 mod slow;
 mod support;
+mod xenstored;

@@ -23,6 +23,7 @@ pub const PLAIN: &str = "null:1G";
 pub const WITH_PI: &str = "null:1G:crc16-t10dif:512";
 
 pub struct Machine {
+    /// The embedded server; none where xenstore is Xen's own.
     pub server: Option<ServerHandle>,
     pub client: Client,
     broker: Broker,
@@ -37,6 +38,14 @@ impl Machine {
         let client = Client::connect(server.socket()).unwrap();
         let broker = Broker::start(dir.path()).unwrap();
         Self { server: Some(server), client, broker, dir }
+    }
+
+    /// A machine whose xenstore serves its directory's socket already. Every guest is dom0 there.
+    pub fn on(dir: TempDir) -> Self {
+        let _ = env_logger::builder().is_test(true).try_init();
+        let client = Client::connect(dir.path().join("xenstored")).unwrap();
+        let broker = Broker::start(dir.path()).unwrap();
+        Self { server: None, client, broker, dir }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -64,9 +73,7 @@ impl Machine {
 
     pub fn try_daemon(&self, config: DaemonConfig) -> Result<Running, ControlError> {
         let domain = config.domain.unwrap_or(0);
-        let server = self.server.as_ref().unwrap();
-        let socket = if domain == 0 { self.socket() } else { server.domain_socket(domain).unwrap() };
-        let client = Client::connect(socket).unwrap();
+        let client = Client::connect(self.socket_of(domain)).unwrap();
         let hypervisor = hypervisor::open(&config.hypervisor, DomId(domain)).unwrap();
         Self::run(config, client, hypervisor)
     }
@@ -86,8 +93,17 @@ impl Machine {
         Ok(Running { stopper, thread: Some(std::thread::spawn(move || daemon.run())) })
     }
 
+    fn socket_of(&self, domain: u16) -> PathBuf {
+        match &self.server {
+            Some(server) if domain != 0 => server.domain_socket(domain).unwrap(),
+            _ => self.socket(),
+        }
+    }
+
     pub fn disk(&self, domain: u16, vdev: &str, target: &str) -> DiskConfig {
-        toolstack::create_domain(&self.client, DomId(domain), &format!("guest{domain}")).unwrap();
+        if self.server.is_some() {
+            toolstack::create_domain(&self.client, DomId(domain), &format!("guest{domain}")).unwrap();
+        }
         DiskConfig::new(DomId(domain), vdev, target)
     }
 
@@ -104,10 +120,9 @@ impl Machine {
     }
 
     pub fn guest(&self, domain: u16) -> Guest {
-        let socket = self.server.as_ref().unwrap().domain_socket(domain).unwrap();
         Guest {
             hypervisor: Arc::new(hypervisor::sim::connect(self.dir.path(), DomId(domain)).unwrap()),
-            socket,
+            socket: self.socket_of(domain),
         }
     }
 
