@@ -2,9 +2,9 @@
 //!
 //! | tool | lock | does |
 //! |---|---|---|
-//! | [`protect`] | exclusive | makes the sidecar: PI for the data that is there, escapes for holes |
-//! | [`scrub`] | shared | reads everything and lists every interval that does not match its PI |
-//! | [`reseal`] | exclusive | gives intervals that do not match the PI of the data they have, and lists them |
+//! | [`protect()`] | exclusive | makes the sidecar: PI for the data that is there, escapes for holes |
+//! | [`scrub()`] | shared | reads everything and lists every interval that does not match its PI |
+//! | [`reseal()`] | exclusive | gives intervals that do not match the PI of the data they have, and lists them |
 //!
 //! They are functions that report to an [`Observer`]; [`cli`] makes `dixback image ...` of them. Each takes the
 //! locks that a daemon takes, so it is refused while the disk is served.

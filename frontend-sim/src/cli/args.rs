@@ -52,7 +52,7 @@ pub(super) struct Global {
     /// x86_64-abi, x86_32-abi or arm-abi; the native one if not given
     #[arg(long, global = true, value_parser = abi)]
     abi: Option<Abi>,
-    /// How to wait for responses: off, adaptive, always, or <number>us
+    /// How to wait for responses: off, adaptive, always, or at most so long, such as 50us
     #[arg(long, global = true, default_value = "adaptive")]
     polling: Polling,
     /// Grant each request's pages anew, and take them back when it is done
@@ -207,7 +207,7 @@ pub(super) struct RequestArguments {
     /// Bytes
     #[arg(long, default_value_t = 4096)]
     pub(super) bytes: usize,
-    /// data[:BIT], payload[:BIT], reference[:OFF_BY], application[:TAG], escape, unflagged
+    /// `data[:BIT]`, `payload[:BIT]`, `reference[:OFF_BY]`, `application[:TAG]`, `escape`, `unflagged`
     #[arg(long)]
     pub(super) fault: Option<Fault>,
 }

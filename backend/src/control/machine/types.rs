@@ -33,27 +33,27 @@ impl View {
 pub enum Step {
     /// Nothing until something changes.
     Rest,
-    /// Look at the disk, on a helper thread; answered by [`Machine::probed`].
+    /// Look at the disk, on a helper thread; answered by [`Machine::probed`](super::Machine::probed).
     Probe,
-    /// Write the features, or why the disk cannot be served, and InitWait; answered by [`Machine::announced`].
+    /// Write the features, or why the disk cannot be served, and InitWait; answered by [`Machine::announced`](super::Machine::announced).
     Announce,
     /// Read the frontend's nodes, open the store and start the queues, on a helper thread; answered by
-    /// [`Machine::opened`].
+    /// [`Machine::opened`](super::Machine::opened).
     Open,
-    /// The same on the rings another run left; answered by [`Machine::opened`].
+    /// The same on the rings another run left; answered by [`Machine::opened`](super::Machine::opened).
     Resume,
-    /// Write the disk's properties and Connected; answered by [`Machine::published`].
+    /// Write the disk's properties and Connected; answered by [`Machine::published`](super::Machine::published).
     Publish,
     /// Stop the queues and close the store, on a helper thread; before it, if `say`, write Closing. Answered by
-    /// [`Machine::drained`].
+    /// [`Machine::drained`](super::Machine::drained).
     Drain {
         /// Whether the state in the tree is still ours to change.
         say: bool,
     },
     /// Stop the queues, close the store and record the rings for the next run, on a helper thread; answered by
-    /// [`Machine::suspended`].
+    /// [`Machine::suspended`](super::Machine::suspended).
     Suspend,
-    /// Write the state, unless somebody else changed it; answered by [`Machine::wrote`].
+    /// Write the state, unless somebody else changed it; answered by [`Machine::wrote`](super::Machine::wrote).
     Say(XenbusState),
     /// The toolstack is done with the disk: delete the directory where that is the backend's to do.
     Retire,
