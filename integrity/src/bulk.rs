@@ -224,7 +224,7 @@ fn tuple<const SIZE: usize>(metadata: &[u8], offset: usize) -> &[u8; SIZE] {
     metadata[offset..].first_chunk().expect("the tuple lies within the metadata")
 }
 
-/// As [`tuple`], to be written.
+/// As [`tuple()`], to be written.
 #[inline(always)]
 fn tuple_mut<const SIZE: usize>(metadata: &mut [u8], offset: usize) -> &mut [u8; SIZE] {
     metadata[offset..].first_chunk_mut().expect("the tuple lies within the metadata")

@@ -9,6 +9,7 @@
 //! | CRC-64 | the shift register, not yet inverted |
 //! | IP | the ones-complement sum of little-endian words, folded to 16 bits, not yet inverted |
 
+#[cfg(target_arch = "x86_64")]
 mod polynomial;
 mod portable;
 #[cfg(test)]
@@ -135,11 +136,14 @@ impl Kernel {
         registers: &mut [u64],
     ) -> Option<()> {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `available` and `selected` give out only kernels that the machine supports, and profiles take theirs
-        // from there.
+        // SAFETY: the machine supports the kernel: only a profile calls this, and it has its kernel from `selected`, or from
+        // `with_kernel`, which looks it up among those that `available` detected.
         return unsafe { x86::run::<COPY>(self, guard, interval, data, copy, registers) };
         #[cfg(not(target_arch = "x86_64"))]
-        return None;
+        {
+            let _ = (guard, interval, data, copy, registers);
+            None
+        }
     }
 }
 

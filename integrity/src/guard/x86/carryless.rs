@@ -1,7 +1,7 @@
 //! CRCs by carry-less multiplication: CRC-64/NVME, and CRC-16/T10-DIF where there is no GFNI.
 //!
 //! # A CRC as a sum of products
-//! Cut an interval into words w[0] .. w[n-1] of 64 bits. As a polynomial it is the sum of w[i] x^(64 (n-1-i)), and its
+//! Cut an interval into words `w[0] .. w[n-1]` of 64 bits. As a polynomial it is the sum of `w[i] x^(64 (n-1-i))`, and its
 //! CRC the remainder of that times x^width. Replace each power of x by its remainder modulo P, which fits a word: what
 //! comes out is the same modulo P, and is one sum of carry-less products
 //!
@@ -15,7 +15,7 @@
 //! The table of powers would be as long as the interval. So eight vectors, the *state*, hold at first the first eight
 //! vectors of data; then, until the interval ends, each becomes itself times x^(bits of a state), plus new data:
 //! eight chains that do not wait for each other either. What is left is a state that is the whole interval modulo P,
-//! and its words are the w[i] above. With vectors of 512 bits a state is 512 bytes, so a short interval needs no chain.
+//! and its words are the `w[i]` above. With vectors of 512 bits a state is 512 bytes, so a short interval needs no chain.
 //!
 //! ```text
 //!   data      state 0        state 1     ..        last state
