@@ -118,6 +118,7 @@ fn settle(args: Args) -> Result<DaemonConfig, ConfigError> {
 }
 
 fn serve(config: DaemonConfig) -> Result<(), ControlError> {
+    raise_descriptors();
     // Told once and at the start, not for each queue when a guest connects.
     drop(Ring::new(1)?);
     // The control thread serves every disk: a read that waits for a lost xenstored would hold up all of them, and
@@ -137,6 +138,15 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
     // For whoever started it and waits on a pipe.
     println!("{line}");
     daemon.run()
+}
+
+/// A queue needs half a dozen descriptors, and the usual soft limit of 1024 is there for programs that use select.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        log::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
 }
 
 fn size(text: &str) -> Result<u64, &'static str> {
