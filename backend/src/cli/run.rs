@@ -144,7 +144,8 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
 fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
         log::warn!("the limit of open files stays at {:?}: {error}", limit.current);
     }
 }
