@@ -4,7 +4,7 @@ use crate::store::file::{FileStore, plain_capabilities};
 use crate::store::lock::Access;
 use crate::store::medium::{Direct, Medium, SECTOR};
 use crate::store::null::{NullStore, PREFIX};
-use crate::store::sidecar::{Pair, SidecarStore, default_path};
+use crate::store::sidecar::{Pair, SidecarStore, default_path, name_user};
 use crate::store::{Capabilities, Geometry, Store, StoreError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,9 +140,10 @@ pub fn open(spec: &StoreSpec, owner: &str) -> Result<Arc<dyn Store>, StoreError>
         return Ok(Arc::new(SidecarStore::open(spec, &sidecar, owner)?));
     }
     let access = if spec.read_only { Access::Shared } else { Access::Exclusive };
-    let data = Medium::open(&spec.path, access, spec.direct, SECTOR)?;
-    data.check_size()?;
     let sidecar = default_path(&spec.path);
+    let data =
+        Medium::open(&spec.path, access, spec.direct, SECTOR).map_err(|error| name_user(error, &sidecar))?;
+    data.check_size()?;
     data.lock(access, |process| crate::store::sidecar::user_of(&sidecar, process))?;
     Ok(Arc::new(FileStore::new(data, spec.read_only, spec.discard)))
 }

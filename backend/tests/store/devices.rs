@@ -86,10 +86,10 @@ fn device_when_protected_by_a_sidecar_on_a_device_serves_and_scrubs() {
     let again = protect(&options(&data.path, &pi.path), &mut ()).unwrap_err().to_string();
     assert!(again.contains("--force"), "{again}");
     let spec = StoreSpec { pi: PiSource::Sidecar(pi.path.clone()), ..StoreSpec::new(&data.path) };
-    let store = open(&spec, "device").unwrap();
+    let store = open(&spec, "domain 5 xvda (51712)").unwrap();
     assert_eq!(store.attach_report(), None);
     let refused = open(&spec, "second").err().unwrap().to_string();
-    assert!(refused.contains("is in use by"), "{refused}");
+    assert!(refused.contains("is in use by domain 5 xvda (51712)"), "{refused}");
     let mut driver = Driver::new(&store);
     driver.write(1 << 20, &[9; 1 << 20], 3, false).unwrap();
     if store.capabilities().discard.is_some() {

@@ -76,8 +76,9 @@ impl Driver {
         self.finished.drain().map(|(_, completion)| completion).collect()
     }
 
-    /// Hands everything to the kernel and takes what comes back, waiting for something if `wait`.
+    /// Hands everything to the kernel and takes what comes back, waiting for something if `wait` and nothing is there.
     pub fn turn(&mut self, wait: bool) {
+        let wait = wait && self.finished.is_empty();
         self.ring.submit(wait.then_some(Duration::from_secs(5))).unwrap();
         while let Some((user_data, result)) = self.ring.reap() {
             let queue = self.queue.as_mut().unwrap();

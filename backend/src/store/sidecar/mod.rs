@@ -86,7 +86,7 @@ impl Pair {
         // A first look, for the interval and for errors that are the sidecar's.
         let interval =
             PiFile::open(sidecar, path, Access::Shared, Direct::Off, false)?.header.profile.spec().interval;
-        let data = Medium::open(path, access, direct, interval)?;
+        let data = Medium::open(path, access, direct, interval).map_err(|error| name_user(error, sidecar))?;
         if locked {
             data.lock(access, |process| user_of(sidecar, process))?;
         }
@@ -128,15 +128,11 @@ impl SidecarStore {
             log::warn!("{report}");
         }
         let (geometry, capabilities) = (pair.geometry(), pair.capabilities(spec.read_only, spec.discard));
-        let mut header = pair.pi.header.clone();
-        if !spec.read_only {
-            let owner = owner_record(owner);
-            header = pair.pi.write_header(Header { clean: false, owner, ..header })?;
-        }
         let unit = pair.pi.header.profile.spec().interval.max(BLOCK as u32);
         let cache =
             Cache::new(spec.cache_bytes).map_err(StoreError::io(sidecar, "no memory for its cache"))?;
         let Pair { data, pi } = pair;
+        let header = Mutex::new(pi.header.clone());
         let shared = Arc::new(Shared {
             data,
             pi,
@@ -148,7 +144,17 @@ impl SidecarStore {
             holes: AtomicBool::new(true),
         });
         let thread = if spec.read_only { None } else { Some(Shared::start(&shared)?) };
-        Ok(Self { shared, header: Mutex::new(header), thread: Mutex::new(thread), report })
+        let store = Self { shared, header, thread: Mutex::new(thread), report };
+        if !spec.read_only {
+            store.write_header(|header| Header { clean: false, owner: owner_record(owner), ..header })?;
+        }
+        Ok(store)
+    }
+
+    fn write_header(&self, change: impl FnOnce(Header) -> Header) -> Result<(), StoreError> {
+        let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        *header = self.shared.pi.write_header(change(header.clone()))?;
+        Ok(())
     }
 
     /// Stops the maintenance thread after a last round that makes everything durable.
@@ -191,10 +197,19 @@ impl Shared {
     }
 }
 
+/// Puts the sidecar's word on who uses a disk into a refusal that does not know.
+pub(crate) fn name_user(error: StoreError, sidecar: &Path) -> StoreError {
+    match error {
+        StoreError::InUse { path, by } => {
+            StoreError::InUse { by: user_of(sidecar, None).unwrap_or(by), path }
+        }
+        error => error,
+    }
+}
+
 /// This process as the owner of a disk.
 pub(crate) fn owner_record(text: &str) -> OwnerRecord {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    OwnerRecord { text: text.to_owned(), host, process: std::process::id() }
+    OwnerRecord { text: text.to_owned(), host: pifile::host_name(), process: std::process::id() }
 }
 
 impl Closed {
@@ -221,14 +236,11 @@ impl Store for SidecarStore {
             return Ok(());
         }
         self.stop().map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))?;
-        let Shared { data, pi, .. } = &*self.shared;
+        let data = &self.shared.data;
         // Its size and times too, for they are compared at the next open.
         data.file.sync_all()?;
         let closed = Closed::of(data.stamp().map_err(io::Error::other)?);
-        let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
-        *header =
-            pi.write_header(Header { clean: true, closed, ..header.clone() }).map_err(io::Error::other)?;
-        Ok(())
+        self.write_header(|header| Header { clean: true, closed, ..header }).map_err(io::Error::other)
     }
 
     fn attach_report(&self) -> Option<&AttachReport> {

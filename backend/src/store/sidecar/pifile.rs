@@ -101,8 +101,18 @@ impl PiFile {
 /// Who is behind a lock on this sidecar or its data, held by `process` if that is known: the header names whoever
 /// has the disk open for writing, or had it open last when it was not closed.
 pub(crate) fn user(header: &Header, process: Option<u32>) -> Option<String> {
-    let OwnerRecord { process: writer, .. } = header.owner;
-    (!header.clean && process.is_none_or(|process| process == writer)).then(|| header.owner.to_string())
+    let OwnerRecord { process: writer, ref host, .. } = header.owner;
+    let holds = match process {
+        Some(process) => process == writer,
+        // Of another host nothing can be told; of this one, whether the process is still there.
+        None => *host != host_name() || Path::new("/proc").join(writer.to_string()).exists(),
+    };
+    (!header.clean && holds).then(|| header.owner.to_string())
+}
+
+/// This host's name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The same, of a sidecar that is not open; for a message, so any failure is none.
