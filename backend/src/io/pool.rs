@@ -12,14 +12,17 @@
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Bytes of a page; a grant names one page of this size on every platform Xen runs on.
 pub const PAGE: usize = 4096;
 
-/// A queue's private buffers.
+/// A queue's private buffers. A pool that goes before all its leases have come back leaves its memory mapped for
+/// good: the kernel may still write there.
 #[derive(Debug)]
 pub struct Pool {
-    arena: MmapRaw,
+    /// Shared with nobody, but for a pool that goes too early.
+    arena: Arc<MmapRaw>,
     /// One bit per page, set while the page is free.
     free: Vec<u64>,
     pages: usize,
@@ -41,7 +44,7 @@ pub struct Lease {
     pages: u32,
 }
 
-// SAFETY: a lease is the only owner of its run of pages, which stay mapped until the pool goes, after its leases.
+// SAFETY: a lease is the only owner of its run of pages, which stay mapped while it is out, if need be for good.
 unsafe impl Send for Lease {}
 
 impl Pool {
@@ -53,7 +56,7 @@ impl Pool {
         let pages = bytes.div_ceil(PAGE);
         let metadata_start = pages * PAGE;
         let length = metadata_start + (pages * metadata_per_page).next_multiple_of(PAGE);
-        let arena: MmapRaw = MmapOptions::new().len(length).populate().map_anon()?.into();
+        let arena = Arc::new(MmapRaw::from(MmapOptions::new().len(length).populate().map_anon()?));
         let mut free = vec![u64::MAX; pages.div_ceil(64)];
         if !pages.is_multiple_of(64)
             && let Some(last) = free.last_mut()
@@ -134,6 +137,14 @@ impl Pool {
             word += 1;
         }
         None
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.leased > 0 {
+            std::mem::forget(Arc::clone(&self.arena));
+        }
     }
 }
 
@@ -230,6 +241,22 @@ mod tests {
             pool.give_back(lease);
         }
         assert_eq!(pool.leased(), 0);
+    }
+
+    #[test]
+    fn memory_of_a_lease_when_its_pool_is_gone_stays_its_own() {
+        let mut pool = Pool::new(4 * PAGE, 8).unwrap();
+        let mut lease = pool.take(2 * PAGE, 16).unwrap();
+        drop(pool);
+        // What is mapped from now on would come to lie where the pool was.
+        let mut others: Vec<Pool> = (0..16).map(|_| Pool::new(4 * PAGE, 8).unwrap()).collect();
+        lease.parts_mut().0.fill(7);
+        for other in &mut others {
+            let theirs = other.take(4 * PAGE, 32).unwrap();
+            assert!(theirs.parts().0.iter().all(|byte| *byte == 0));
+            other.give_back(theirs);
+        }
+        std::mem::forget(lease);
     }
 
     #[test]

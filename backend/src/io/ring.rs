@@ -60,7 +60,6 @@ pub enum RingError {
 pub struct Ring {
     uring: IoUring,
     fixed: bool,
-    pending: usize,
     submits: u64,
 }
 
@@ -90,7 +89,7 @@ impl Ring {
             Some(libc::EPERM | libc::EACCES) => RingError::Disabled(error),
             _ => RingError::Setup(error),
         })?;
-        Ok(Self { uring, fixed: false, pending: 0, submits: 0 })
+        Ok(Self { uring, fixed: false, submits: 0 })
     }
 
     /// Makes the calling thread the ring's one issuer. Called once, by the thread that will use it.
@@ -121,14 +120,13 @@ impl Ring {
         loop {
             // SAFETY: the caller's promise, handed on.
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
-                self.pending += 1;
                 return;
             }
             // Full: the kernel takes what is there. EBUSY means completions must be reaped first; they are kept
             // by the kernel (NODROP), so submitting again is enough.
             self.submits += 1;
             match self.uring.submit() {
-                Ok(_) => self.pending = 0,
+                Ok(_) => {}
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => {}
                 Err(error) => panic!("io_uring_enter: {error}"),
@@ -180,18 +178,17 @@ impl Ring {
     /// io_uring_enter's own, but for interruptions and time-outs, which are no errors here.
     pub fn submit(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let result = match wait {
-            // Nothing to hand in, and the kernel says that nothing is ready either: no call at all.
-            None if self.pending == 0 && !self.taskrun() => return Ok(()),
             None => {
-                // SAFETY: no argument is passed; what the queued entries name is their pushers' promise.
-                unsafe {
-                    self.uring.submitter().enter::<()>(
-                        u32::try_from(self.pending).unwrap_or(u32::MAX),
-                        0,
-                        GETEVENTS,
-                        None,
-                    )
+                // What is queued is asked anew each time: the kernel stops at an entry that it does not take, and
+                // takes none while it is short of memory.
+                let queued = self.pending();
+                if queued == 0 && !self.taskrun() {
+                    // Nothing to hand in, and the kernel says that nothing is ready either: no call at all.
+                    return Ok(());
                 }
+                let queued = u32::try_from(queued).unwrap_or(u32::MAX);
+                // SAFETY: no argument is passed; what the queued entries name is their pushers' promise.
+                unsafe { self.uring.submitter().enter::<()>(queued, 0, GETEVENTS, None) }
             }
             Some(limit) => {
                 let limit = Timespec::from(limit);
@@ -199,7 +196,6 @@ impl Ring {
             }
         };
         self.submits += 1;
-        self.pending = 0;
         match result {
             Ok(_) => Ok(()),
             Err(error)
@@ -226,8 +222,8 @@ impl Ring {
     }
 
     /// How many entries wait to be submitted.
-    pub fn pending(&self) -> usize {
-        self.pending
+    pub fn pending(&mut self) -> usize {
+        self.uring.submission().len()
     }
 
     /// How often the kernel was entered.
@@ -239,4 +235,26 @@ impl Ring {
 fn rest(lease: &Lease, skip: usize) -> (*mut u8, u32) {
     debug_assert!(skip < lease.len());
     (lease.data_ptr().wrapping_add(skip), u32::try_from(lease.len() - skip).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn submit_after_an_entry_the_kernel_does_not_take_hands_in_those_behind_it() {
+        let mut ring = Ring::new(8).unwrap();
+        ring.enable().unwrap();
+        let strange = opcode::Nop::new().build().personality(12_345).user_data(1);
+        for entry in [strange, opcode::Nop::new().build().user_data(2)] {
+            // SAFETY: the entries name no memory.
+            unsafe { ring.push(&entry) }
+        }
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            ring.submit(None).unwrap();
+            taken.extend(std::iter::from_fn(|| ring.reap()));
+        }
+        assert_eq!(taken, [(1, -libc::EINVAL), (2, 0)]);
+    }
 }
