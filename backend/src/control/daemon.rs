@@ -233,7 +233,7 @@ impl Daemon {
         let Claim { name, tree, fault } = claim;
         if let Some(frontend) = &tree.frontend {
             let state = format!("{frontend}/{}", names::STATE);
-            match client.watch_coalesced(&state, &id.token()) {
+            match client.watch_whole(&state, &id.token()) {
                 Ok(()) | Err(Error::Exists { .. }) => {}
                 Err(error) => {
                     log::warn!("{name}: watching the frontend: {error}");

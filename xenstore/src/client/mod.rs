@@ -26,7 +26,7 @@ pub use transaction::Transaction;
 use connection::Connection;
 use link::Link;
 use requests::Ask;
-use watches::Watch;
+use watches::{Coalesce, Watch};
 
 use crate::path;
 use crate::wire::{Kind, PAYLOAD_MAX};
@@ -178,13 +178,19 @@ impl Client {
     /// once. Every event is queued, however slowly they are fetched. Without a connection the watch is
     /// registered as soon as there is one.
     pub fn watch(&self, path: &str, token: &str) -> Result<()> {
-        self.register(path, token, false)
+        self.register(path, token, Coalesce::Nothing)
     }
 
     /// As [`Client::watch`], but an event equal to one still queued is dropped: whoever fetches that one sees
-    /// the newest state anyway. For watches on what a guest may write.
+    /// the newest state anyway. For watches whose paths tell where to look.
     pub fn watch_coalesced(&self, path: &str, token: &str) -> Result<()> {
-        self.register(path, token, true)
+        self.register(path, token, Coalesce::Equal)
+    }
+
+    /// As [`Client::watch`], but at most one event of it is queued, whatever changed below: it names the watched
+    /// path. For watches on what a guest may write, who can make new names below without end (XSA-349).
+    pub fn watch_whole(&self, path: &str, token: &str) -> Result<()> {
+        self.register(path, token, Coalesce::Whole)
     }
 
     /// Drops a watch. Afterwards no event of it is handed out, queued ones included.
@@ -197,7 +203,7 @@ impl Client {
         &self.link().events
     }
 
-    fn register(&self, path: &str, token: &str, coalesce: bool) -> Result<()> {
+    fn register(&self, path: &str, token: &str, coalesce: Coalesce) -> Result<()> {
         path::any(path)?;
         if token.contains('\0') || token.len() > TOKEN_MAX {
             return Err(Error::Invalid {

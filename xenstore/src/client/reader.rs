@@ -164,8 +164,8 @@ impl Reader<'_> {
 
     fn dispatch(&self, message: Message) -> Result<()> {
         if message.kind() == Some(Kind::WatchEvent) {
-            let event = reply::event(&message.payload)?;
-            let coalesce = self.link.watches().coalesces(&event);
+            let mut event = reply::event(&message.payload)?;
+            let coalesce = self.link.watches().coalesce(&mut event);
             self.link.events.push(event, coalesce);
         } else {
             self.connection.answer(message);
