@@ -1,7 +1,9 @@
 //! Where the server is reached: the seam between the client and what carries the bytes.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -52,5 +54,55 @@ impl Endpoint for UnixSocket {
 
     fn describe(&self) -> String {
         self.0.display().to_string()
+    }
+}
+
+/// The kernel's own connection, `/dev/xen/xenbus`: the only way in a guest, and one in every domain. The same bytes
+/// as on a socket; what is asked is asked as this domain.
+#[derive(Clone, Debug)]
+pub struct XenbusDevice(PathBuf);
+
+impl XenbusDevice {
+    /// The device at `path`.
+    pub fn new(path: impl AsRef<Path>) -> XenbusDevice {
+        XenbusDevice(path.as_ref().to_owned())
+    }
+}
+
+impl Endpoint for XenbusDevice {
+    fn open(&self) -> io::Result<OwnedFd> {
+        OpenOptions::new().read(true).write(true).open(&self.0).map(OwnedFd::from)
+    }
+
+    fn describe(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+/// What is at `path`: the kernel's device if it is one, else a socket, there already or to come.
+pub fn at(path: impl AsRef<Path>) -> Box<dyn Endpoint> {
+    let path = path.as_ref();
+    let device = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
+    if device { Box::new(XenbusDevice::new(path)) } else { Box::new(UnixSocket::new(path)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_when_a_character_device_is_there_then_is_opened_as_one() {
+        assert!(at("/dev/null").open().is_ok());
+        assert_eq!(at("/dev/null").describe(), "/dev/null");
+    }
+
+    #[test]
+    fn path_when_nothing_is_there_then_is_a_socket_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let endpoint = at(&path);
+        assert!(endpoint.open().is_err());
+        let _server = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(endpoint.open().is_ok());
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-pub use endpoint::{Endpoint, UnixSocket};
+pub use endpoint::{Endpoint, UnixSocket, XenbusDevice, at};
 pub use events::{Events, WatchEvent};
 pub use transaction::Transaction;
 
@@ -78,9 +78,9 @@ struct Running {
 }
 
 impl Client {
-    /// Connects to the socket at `path`: xenstored's or the embedded server's.
+    /// Connects to what is [`at`] `path`: the socket of xenstored or of the embedded server, or the kernel's device.
     pub fn connect(path: impl AsRef<Path>) -> Result<Client> {
-        Client::connect_to(UnixSocket::new(path), ClientOptions::default())
+        Client::connect_to(at(path), ClientOptions::default())
     }
 
     /// Connects to any endpoint.
