@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
-use xenstore::client::UnixSocket;
 use xenstore::{Client, ClientOptions};
 
 /// Exit status of a configuration or command line that says nothing that can be done.
@@ -38,7 +37,7 @@ pub struct Args {
     /// Claim devices with this script only; empty for all [default: block-dix]
     #[arg(long, value_name = "NAME")]
     script: Option<String>,
-    /// xenstored's socket [default: $XENSTORED_PATH, or /run/xenstored/socket]
+    /// xenstored's socket, or /dev/xen/xenbus [default: $XENSTORED_PATH, or /run/xenstored/socket]
     #[arg(long, value_name = "PATH")]
     xenstore: Option<PathBuf>,
     /// xen, or sim:DIR [default: xen]
@@ -124,7 +123,7 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
     // The control thread serves every disk: a read that waits for a lost xenstored would hold up all of them, and
     // every watch fires anyway once it is back.
     let options = ClientOptions { patience: Duration::ZERO, ..ClientOptions::default() };
-    let client = Client::connect_to(UnixSocket::new(&config.xenstore), options)
+    let client = Client::connect_to(xenstore::client::at(&config.xenstore), options)
         .map_err(|source| ControlError::Xenstore { doing: "connecting", source })?;
     let domain = crate::control::own_domain(&config, &client)?;
     let hypervisor = hypervisor::open(&config.hypervisor, DomId(domain))?;

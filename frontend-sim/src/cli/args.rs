@@ -22,10 +22,10 @@ pub(super) struct Arguments {
 
 #[derive(Args)]
 pub(super) struct Global {
-    /// Where grants and event channels come from: sim:DIR
+    /// Where grants and event channels come from: xen, or sim:DIR
     #[arg(long, global = true, default_value = "sim:/run/dixback-sim")]
     pub(super) hypervisor: String,
-    /// Xenstore's socket; where SOCKET.DOMAIN is there too, that one, with the guest's rights
+    /// Xenstore's socket, or /dev/xen/xenbus; where SOCKET.DOMAIN is there too, that one, with the guest's rights
     #[arg(long, global = true, value_name = "SOCKET", default_value = "/run/xenstored/socket")]
     pub(super) xenstore: PathBuf,
     /// The guest to be
