@@ -61,7 +61,7 @@ impl Active {
 
     /// Whether the request moves data.
     pub fn has_data(&self) -> bool {
-        self.bytes > 0 && self.kind != Kind::Discard
+        self.bytes > 0 && !self.kind.is_discard()
     }
 
     /// The responses for `status`: the data slot's, and the payload slot's after it.

@@ -15,7 +15,10 @@ pub(crate) enum Kind {
     Barrier,
     /// With data: flush, write, flush.
     Flush,
-    Discard,
+    Discard {
+        /// What was there must not be recoverable.
+        secure: bool,
+    },
 }
 
 impl Kind {
@@ -24,8 +27,13 @@ impl Kind {
         match self {
             Kind::Read => false,
             Kind::Write | Kind::Barrier | Kind::Flush => bytes > 0,
-            Kind::Discard => true,
+            Kind::Discard { .. } => true,
         }
+    }
+
+    /// Whether it is a discard of either kind.
+    pub fn is_discard(self) -> bool {
+        matches!(self, Kind::Discard { .. })
     }
 }
 
@@ -40,6 +48,9 @@ pub(crate) enum Refused {
     ReadOnly,
     #[error("discards were not offered")]
     NoDiscard,
+    /// `discard-secure` is never offered: a hole in a file, or a trim, promises nothing of the kind.
+    #[error("secure discards were not offered")]
+    NoSecureDiscard,
     #[error("integrity=require: a request without the guest's PI")]
     PlainRequest,
 }
@@ -48,7 +59,7 @@ impl Refused {
     /// What the guest is told.
     pub fn status(self) -> Status {
         match self {
-            Refused::NoDiscard => Status::Unsupported,
+            Refused::NoDiscard | Refused::NoSecureDiscard => Status::Unsupported,
             _ => Status::Error,
         }
     }
@@ -73,10 +84,13 @@ pub(crate) fn admit(
     if kind.modifies(bytes) && disk.read_only {
         return Err(Refused::ReadOnly);
     }
-    if kind == Kind::Discard && !disk.discard {
+    if kind.is_discard() && !disk.discard {
         return Err(Refused::NoDiscard);
     }
-    if disk.integrity == Integrity::Require && !flagged && kind != Kind::Discard {
+    if kind == (Kind::Discard { secure: true }) {
+        return Err(Refused::NoSecureDiscard);
+    }
+    if disk.integrity == Integrity::Require && !flagged && !kind.is_discard() {
         return Err(Refused::PlainRequest);
     }
     let beyond = Refused::Range(geometry.bytes);
@@ -86,7 +100,8 @@ pub(crate) fn admit(
     }
     let block = u64::from(disk.block());
     // A discard may start anywhere: only the whole blocks inside it are discarded.
-    if kind != Kind::Discard && !(offset.is_multiple_of(block) && bytes.is_multiple_of(block)) {
+    let aligned = offset.is_multiple_of(block) && bytes.is_multiple_of(block);
+    if !aligned && !kind.is_discard() {
         return Err(Refused::Alignment(disk.block()));
     }
     Ok(offset)
@@ -117,6 +132,8 @@ mod tests {
         }
     }
 
+    const DISCARD: Kind = Kind::Discard { secure: false };
+
     fn disk() -> Disk {
         Disk {
             name: "test".into(),
@@ -142,7 +159,7 @@ mod tests {
                 "{sector}"
             );
         }
-        assert_eq!(admit(&disk, Kind::Discard, false, Sectors(1), u64::MAX), Err(Refused::Range(1 << 20)));
+        assert_eq!(admit(&disk, DISCARD, false, Sectors(1), u64::MAX), Err(Refused::Range(1 << 20)));
     }
 
     #[test]
@@ -150,13 +167,13 @@ mod tests {
         let disk = disk();
         assert_eq!(admit(&disk, Kind::Read, false, Sectors(1), 4096), Err(Refused::Alignment(4096)));
         assert_eq!(admit(&disk, Kind::Write, false, Sectors(0), 512), Err(Refused::Alignment(4096)));
-        assert_eq!(admit(&disk, Kind::Discard, false, Sectors(1), 512), Ok(512));
+        assert_eq!(admit(&disk, DISCARD, false, Sectors(1), 512), Ok(512));
     }
 
     #[test]
     fn admit_when_read_only_refuses_every_change() {
         let disk = Disk { read_only: true, ..disk() };
-        for kind in [Kind::Write, Kind::Barrier, Kind::Flush, Kind::Discard] {
+        for kind in [Kind::Write, Kind::Barrier, Kind::Flush, DISCARD] {
             assert_eq!(admit(&disk, kind, false, Sectors(0), 4096), Err(Refused::ReadOnly), "{kind:?}");
         }
         assert_eq!(admit(&disk, Kind::Flush, false, Sectors(u64::MAX), 0), Ok(0));
@@ -170,7 +187,7 @@ mod tests {
             assert_eq!(admit(&disk, kind, false, Sectors(0), 4096), Err(Refused::PlainRequest), "{kind:?}");
             assert_eq!(admit(&disk, kind, true, Sectors(0), 4096), Ok(0));
         }
-        assert_eq!(admit(&disk, Kind::Discard, false, Sectors(0), 4096), Ok(0));
+        assert_eq!(admit(&disk, DISCARD, false, Sectors(0), 4096), Ok(0));
         assert_eq!(admit(&disk, Kind::Flush, false, Sectors(0), 0), Ok(0));
     }
 }

@@ -69,16 +69,20 @@ impl Copies {
 
     /// Does them all. A call that fails as a whole fails each of its copies.
     ///
+    /// # Errors
+    /// Why the call failed, for the log; each copy has its status all the same.
+    ///
     /// # Safety
     /// The private memory of every copy added is valid and untouched by anyone else during the call.
-    pub unsafe fn run(&mut self, copier: &mut dyn Copier) {
+    pub unsafe fn run(&mut self, copier: &mut dyn Copier) -> Result<(), hypervisor::Error> {
         // SAFETY: the caller's promise.
-        if let Err(error) = unsafe { copier.copy(&mut self.batch) } {
-            log::error!("grant copy: {error}");
+        let result = unsafe { copier.copy(&mut self.batch) };
+        if result.is_err() {
             for copy in &mut self.batch {
                 copy.status = GrantStatus::GENERAL_ERROR;
             }
         }
+        result
     }
 
     /// The first status that is not okay among the copies of `place`.

@@ -19,9 +19,9 @@ use crate::queue::copies::Copies;
 use crate::queue::indirect::Indirect;
 use crate::queue::limit::Limit;
 use crate::queue::protect::Rules;
-use crate::queue::spin::Spin;
+use crate::queue::spin::{Look, Spin};
 use crate::queue::{Counters, Disk};
-use crate::store::{Completion, Io, Op, StoreQueue};
+use crate::store::{Completion, Errno, Io, Op, StoreQueue};
 use blkif::{BackRing, Operation, Paired, Pairing, Payload, Request, Segments, SharedMemory, Status};
 use hypervisor::{Copier, Direction, EventChannel};
 use std::collections::VecDeque;
@@ -85,6 +85,7 @@ pub(crate) struct Engine {
     pub work: Work,
     pub guest_log: Limit,
     pub medium_log: Limit,
+    pub host_log: Limit,
 }
 
 /// What is in the engine's hands between the steps of a turn. All of it keeps its memory.
@@ -104,8 +105,8 @@ pub(crate) struct Work {
     copies: Copies,
     /// Half a pair is visible: the ring is armed for the whole.
     half_pair: bool,
-    /// The frontend broke the ring; what is under way is still answered.
-    broken: Option<blkif::RingError>,
+    /// The queue cannot go on; what is under way is still answered.
+    broken: Option<Failure>,
     /// An event was acknowledged: the channel is masked until this queue sleeps.
     masked: bool,
     event_polled: bool,
@@ -125,7 +126,7 @@ impl Engine {
                 continue;
             }
             if self.stopping() && self.table.is_empty() {
-                return self.work.broken.map_or(Ok(()), |error| Err(error.into()));
+                return self.work.broken.take().map_or(Ok(()), Err);
             }
             self.idle()?;
         }
@@ -139,14 +140,29 @@ impl Engine {
         self.uring.submit(None).map_err(Failure::Kernel)?;
         worked |= self.reap();
         if std::mem::take(&mut self.work.event_due) {
-            self.work.masked |= self.channel.acknowledge()?;
+            let acknowledged = self.channel.acknowledge();
+            self.work.masked |= self.heard(acknowledged).unwrap_or(false);
         }
         worked |= self.finish();
         if std::mem::take(&mut self.work.answered) && self.ring.publish() {
             self.link.counters.notifications.add(1);
-            self.channel.notify()?;
+            let notified = self.channel.notify();
+            self.heard(notified);
         }
+        self.link.counters.submits.set(self.uring.submits());
         Ok(worked)
+    }
+
+    /// What the event channel gave. If it failed, the queue stops, but the store may have requests under way that
+    /// must not outlive it: they are waited for.
+    fn heard<T>(&mut self, result: Result<T, hypervisor::Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.work.broken.get_or_insert(error.into());
+                None
+            }
+        }
     }
 
     fn stopping(&self) -> bool {
@@ -182,7 +198,7 @@ impl Engine {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.work.broken = Some(error);
+                    self.work.broken = Some(error.into());
                     break;
                 }
             }
@@ -232,7 +248,9 @@ impl Engine {
             Operation::WriteBarrier => (Kind::Barrier, 0),
             Operation::Flush => (Kind::Flush, 0),
             // Checked by the parser to fit an offset.
-            Operation::Discard { sectors, .. } => (Kind::Discard, sectors.bytes().unwrap_or(u64::MAX)),
+            Operation::Discard { secure, sectors } => {
+                (Kind::Discard { secure }, sectors.bytes().unwrap_or(u64::MAX))
+            }
         };
         active.id = request.id;
         active.echo = request.echo;
@@ -249,7 +267,7 @@ impl Engine {
         match &request.segments {
             Segments::Direct(segments) => {
                 active.segments.extend_from_slice(segments);
-                if kind == Kind::Discard {
+                if kind.is_discard() {
                     return self.settle(name, request.sector, bytes);
                 }
                 let bytes = blkif::total_len(segments) as u64;
@@ -269,7 +287,7 @@ impl Engine {
         match admit(&self.disk, active.kind, flagged, sector, bytes) {
             Ok(offset) => {
                 (active.offset, active.bytes) = (offset, bytes);
-                if active.kind == Kind::Discard {
+                if active.kind.is_discard() {
                     let block = u64::from(self.disk.block());
                     let start = offset.next_multiple_of(block);
                     let end = (offset + bytes) / block * block;
@@ -301,7 +319,9 @@ impl Engine {
         if self.indirect.is_empty() {
             return;
         }
-        self.indirect.fetch(&mut *self.copier, &self.link.counters);
+        if let Err(error) = self.indirect.fetch(&mut *self.copier, &self.link.counters) {
+            self.copy_failed(&error);
+        }
         for index in 0..self.indirect.len() {
             let (name, sector) = self.indirect.named(index);
             let active = &mut self.table[name];
@@ -339,9 +359,13 @@ impl Engine {
 
     fn place_or_hold(&mut self, name: u32) {
         // Behind what is held already, so that a barrier keeps its place.
-        if !self.work.held.is_empty() || !self.place(name) {
-            self.work.held.push_back(name);
+        if self.work.held.is_empty() {
+            if self.place(name) {
+                return;
+            }
+            self.link.counters.pool_waits.add(u64::from(self.table[name].kind != Kind::Barrier));
         }
+        self.work.held.push_back(name);
     }
 
     /// Gives a request what it needs to start; false if it has to wait.
@@ -356,12 +380,11 @@ impl Engine {
             let metadata = self.rules.as_ref().map_or(0, |rules| rules.profile().metadata_len(bytes));
             active.lease = self.pool.take(bytes, metadata);
             if active.lease.is_none() {
-                self.link.counters.pool_waits.add(1);
                 return false;
             }
+            self.work.fresh_bytes += active.bytes;
         }
         self.work.barrier |= active.kind == Kind::Barrier;
-        self.work.fresh_bytes += active.bytes;
         self.work.fresh.push(name);
         true
     }
@@ -453,7 +476,7 @@ impl Engine {
                     Op::Flush
                 }
                 Kind::Barrier | Kind::Flush => Op::Write { fua: true },
-                Kind::Discard => Op::Discard,
+                Kind::Discard { .. } => Op::Discard,
             };
             self.submit(name, op);
         }
@@ -597,7 +620,14 @@ impl Engine {
         self.link.counters.copy_calls.add(1);
         self.link.counters.copies.add(copies.len() as u64);
         // SAFETY: every copy was added from a lease that this engine holds, and goes back to the pool only after.
-        unsafe { copies.run(&mut *self.copier) }
+        if let Err(error) = unsafe { copies.run(&mut *self.copier) } {
+            self.copy_failed(&error);
+        }
+    }
+
+    fn copy_failed(&mut self, error: &hypervisor::Error) {
+        let disk = &self.disk.name;
+        self.host_log.log(log::Level::Error, || format!("{disk}: a batch of grant copies failed: {error}"));
     }
 
     /// Answers a request and forgets it. Its grants were used by copies only, so nothing of them is held.
@@ -619,8 +649,8 @@ impl Engine {
                     counters.reads.add(1);
                     counters.read_bytes.add(active.bytes);
                 }
-                Kind::Flush if active.bytes == 0 => counters.flushes.add(1),
-                Kind::Discard => counters.discards.add(1),
+                Kind::Barrier | Kind::Flush if active.bytes == 0 => counters.flushes.add(1),
+                Kind::Discard { .. } => counters.discards.add(1),
                 Kind::Write | Kind::Barrier | Kind::Flush => {
                     counters.writes.add(1);
                     counters.written_bytes.add(active.bytes);
@@ -654,13 +684,14 @@ impl Engine {
                 || accepts && ring.unconsumed().map_or(true, |n| n >= want)
                 || !stopping && stop.load(Ordering::Relaxed)
         });
-        if found && (accepts || self.uring.ready()) {
-            self.link.counters.spins_won.add(1);
+        if found != Look::Nothing && (accepts || self.uring.ready()) {
+            self.link.counters.spins_won.add(u64::from(found == Look::Spun));
             return Ok(());
         }
         if std::mem::take(&mut self.work.masked) {
             // After the work and before the last look at the ring: what was notified meanwhile is delivered now.
-            self.channel.unmask()?;
+            let unmasked = self.channel.unmask();
+            self.heard(unmasked);
         }
         if accepts && self.ring.arm(want) {
             return Ok(());
@@ -670,12 +701,14 @@ impl Engine {
         self.uring.submit(Some(LONGEST_SLEEP)).map_err(Failure::Kernel)?;
         self.spin.learn(before.elapsed());
         self.link.counters.wakeups.add(1);
+        self.link.counters.submits.set(self.uring.submits());
         Ok(())
     }
 
     /// Makes the io_uring watch the event channel and the doorbell.
     fn poll(&mut self) {
-        if !self.work.event_polled {
+        // A queue that stops wants nothing more of the frontend, and a channel that failed would be ready without end.
+        if !self.work.event_polled && !self.stopping() {
             self.uring.poll(self.channel.as_fd().as_raw_fd(), Owner::Queue.user_data(EVENT));
             self.work.event_polled = true;
         }
@@ -688,9 +721,29 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // After a failure requests may be left: their buffers go back before the pool goes.
-        for lease in self.table.leases() {
+        if self.table.is_empty() {
+            return;
+        }
+        // Only after a panic, or if io_uring itself failed, are requests left. What is here goes back to the pool. What
+        // the store has, the kernel may still work on, and nobody can wait for it any more: its buffers (the pool keeps
+        // its memory while a lease is out) and the store's own stay where they are, for good.
+        let done = self.work.done.drain(..).filter_map(|completion| completion.buffer);
+        for lease in self.table.leases().chain(done) {
             self.pool.give_back(lease);
         }
+        std::mem::forget(std::mem::replace(&mut self.store, Box::new(Lost)));
     }
+}
+
+/// In the place of a store's queue that is left to the kernel.
+struct Lost;
+
+impl StoreQueue for Lost {
+    fn submit(&mut self, io: Io, _: &mut Ring, done: &mut Vec<Completion>) {
+        done.push(Completion { id: io.id, buffer: io.buffer, result: Err(Errno(libc::EIO)) });
+    }
+
+    fn complete(&mut self, _: u64, _: i32, _: &mut Ring, _: &mut Vec<Completion>) {}
+
+    fn resume(&mut self, _: &mut Ring, _: &mut Vec<Completion>) {}
 }

@@ -195,6 +195,7 @@ fn engine(
         work: Work::default(),
         guest_log: Limit::new(),
         medium_log: Limit::new(),
+        host_log: Limit::new(),
     })
 }
 

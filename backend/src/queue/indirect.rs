@@ -84,7 +84,10 @@ impl Indirect {
     }
 
     /// Copies the pages of the whole batch, each once.
-    pub fn fetch(&mut self, copier: &mut dyn Copier, counters: &Counters) {
+    ///
+    /// # Errors
+    /// As [`Copies::run`].
+    pub fn fetch(&mut self, copier: &mut dyn Copier, counters: &Counters) -> Result<(), hypervisor::Error> {
         counters.copy_calls.add(1);
         counters.copies.add(self.copies.len() as u64);
         // SAFETY: every copy goes to a page of `memory` of its own, which only this batch uses.

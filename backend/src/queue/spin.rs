@@ -16,6 +16,17 @@ const LOOKS: u32 = 32;
 /// Queues that spin now, in this process.
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
+/// What a look for work came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// No work until the budget was spent.
+    Nothing,
+    /// There was work at once: no spinning was needed.
+    AtOnce,
+    /// Work came while the queue spun.
+    Spun,
+}
+
 /// One queue's budget.
 #[derive(Debug)]
 pub(crate) struct Spin {
@@ -31,20 +42,23 @@ impl Spin {
         Self { budget: Duration::ZERO, longest, seats }
     }
 
-    /// Looks by `work` until it says yes (true) or the budget is spent (false).
-    pub fn look(&mut self, mut work: impl FnMut() -> bool) -> bool {
+    /// Looks by `work` until it says yes or the budget is spent.
+    pub fn look(&mut self, mut work: impl FnMut() -> bool) -> Look {
+        if work() {
+            return Look::AtOnce;
+        }
         if self.budget.is_zero() || !take_seat(self.seats) {
-            return work();
+            return Look::Nothing;
         }
         let start = Instant::now();
         let mut looks = 0;
         let found = loop {
             if work() {
-                break true;
+                break Look::Spun;
             }
             looks += 1;
             if looks % LOOKS == 0 && start.elapsed() >= self.budget {
-                break false;
+                break Look::Nothing;
             }
             std::hint::spin_loop();
         };
@@ -85,12 +99,26 @@ mod tests {
     }
 
     #[test]
+    fn look_when_work_is_there_or_comes_says_whether_spinning_found_it() {
+        // One seat whatever the machine: it is about the answer, not about the share.
+        let mut spin =
+            Spin { budget: Duration::from_secs(60), longest: Duration::from_secs(60), seats: usize::MAX };
+        assert_eq!(spin.look(|| true), Look::AtOnce);
+        let mut looks = 0;
+        let found = spin.look(|| {
+            looks += 1;
+            looks == 100
+        });
+        assert_eq!(found, Look::Spun);
+    }
+
+    #[test]
     fn look_when_the_budget_is_nothing_looks_once() {
         let mut looks = 0;
         let found = Spin::new(Duration::from_secs(1)).look(|| {
             looks += 1;
             false
         });
-        assert_eq!((found, looks), (false, 1));
+        assert_eq!((found, looks), (Look::Nothing, 1));
     }
 }

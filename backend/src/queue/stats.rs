@@ -41,7 +41,7 @@ counters! {
     writes,
     /// Bytes of data written.
     written_bytes,
-    /// Flush requests answered with success.
+    /// Flush requests, and barriers without data, answered with success.
     flushes,
     /// Discard requests answered with success.
     discards,
@@ -75,7 +75,7 @@ counters! {
     wakeups,
     /// Wake-ups that spinning saved.
     spins_won,
-    /// Times the ring was left alone because the pool was exhausted.
+    /// Requests for which the ring was left alone, because the pool was exhausted.
     pool_waits,
 }
 
@@ -88,6 +88,12 @@ impl Counter {
     pub fn add(&self, n: u64) {
         // Relaxed: a statistic orders nothing. Load and store instead of fetch_add: there is one writer.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Sets it to what was counted elsewhere; only the owning thread may.
+    pub fn set(&self, n: u64) {
+        // Relaxed: as above.
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// The value.

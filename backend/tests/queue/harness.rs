@@ -1,11 +1,12 @@
 //! A guest by hand: rings, pages and events of a simulated domain, against one queue of the daemon.
 
+use crate::host::{Host, Switches};
 use crate::memory::Memory;
 use blkif::{Abi, FrontRing, RawSlot, Response, Segment, SharedMemory, Start, Status};
 use dixback::io::Doorbell;
 use dixback::queue::{AppTagRule, Disk, Integrity, QueueHandle, Settings, Setup, Stopped};
 use hypervisor::sim::{self, Broker, Sim};
-use hypervisor::{Access, Backend, DomId, EventChannel, Frontend, PAGE_SIZE, Shared};
+use hypervisor::{Access, DomId, EventChannel, Frontend, PAGE_SIZE, Shared};
 use integrity::{Guard, PiType, Profile, ProfileSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub struct Guest {
     pub wish: Wish,
     pub guest: Arc<Sim>,
     pub back: Arc<Sim>,
+    pub switches: Arc<Switches>,
     _broker: Broker,
     _dir: tempfile::TempDir,
 }
@@ -97,6 +99,7 @@ impl Guest {
             wish,
             guest,
             back,
+            switches: Arc::default(),
             _broker: broker,
             _dir: dir,
         };
@@ -118,7 +121,8 @@ impl Guest {
             settings: Settings { pool_bytes: self.wish.pool, ..Settings::default() },
             failed: self.failed.clone(),
         };
-        self.queue = Some(QueueHandle::start(&*self.back as &dyn Backend, setup).unwrap());
+        let host = Host { sim: Arc::clone(&self.back), switches: Arc::clone(&self.switches) };
+        self.queue = Some(QueueHandle::start(&host, setup).unwrap());
     }
 
     pub fn stop(&mut self) -> Stopped {

@@ -54,6 +54,15 @@ fn an_impossible_producer_index_stops_the_ring_and_says_why() {
 }
 
 #[test]
+fn a_secure_discard_which_is_never_offered_is_unsupported_and_discards_nothing() {
+    let mut guest = Guest::new(Wish::default());
+    let discard = Operation::Discard { secure: true, sectors: Sectors(8) };
+    let answer = guest.ask(&Encode::request(&Request::direct(1, discard, Sectors(0), &[], false)));
+    assert_eq!(answer.status, Status::Unsupported);
+    assert!(guest.store.asked().is_empty(), "{:?}", guest.store.asked());
+}
+
+#[test]
 fn errors_of_the_medium_reach_the_guest_as_errors() {
     let mut guest = Guest::new(Wish::default());
     guest.store.state.lock().unwrap().fail = Some(libc::EIO);

@@ -1,7 +1,9 @@
 //! One queue of the daemon against a guest made by hand: what it does, and what it survives.
 
 mod harness;
+mod host;
 mod hostile;
 mod memory;
 mod order;
 mod pi;
+mod trouble;
