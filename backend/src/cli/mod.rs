@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod run;
+mod xl_disk;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -20,6 +21,8 @@ enum Command {
     /// Serve disks to guests, until stopped by SIGTERM or SIGINT
     #[command(after_long_help = run::HELP.as_str())]
     Run(Box<run::Args>),
+    /// Print the xl disk line for what is wished, or explain a given one
+    XlDisk(xl_disk::Args),
     /// Make, check and renew a disk's PI sidecar
     Image(crate::image::cli::ImageArgs),
     /// Show the main job on this machine: no Xen, no root
@@ -39,6 +42,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(*args),
+        Command::XlDisk(args) => xl_disk::main(&args),
         Command::Image(args) => crate::image::cli::main(args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
