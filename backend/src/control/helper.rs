@@ -46,9 +46,9 @@ impl<T: Send + 'static> Helpers<T> {
                 bell.ring();
             }
         };
-        if let Err(error) =
-            std::thread::Builder::new().name(format!("d{}/{}", id.domain, id.device)).spawn(run.clone())
-        {
+        // No slash: evtchn names what it makes in /proc/irq after the thread that binds, and the kernel warns.
+        let name = format!("d{}-{}", id.domain, id.device);
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(run.clone()) {
             log::warn!("{id}: no helper thread: {error}; every disk waits for this one now");
             run();
         }
