@@ -19,9 +19,6 @@ mod reseal;
 mod scan;
 mod scrub;
 
-#[cfg(test)]
-mod tests;
-
 pub use error::ImageError;
 pub use find::{BadInterval, Fault};
 pub use protect::{ProtectOptions, Protected, protect};

@@ -1,8 +1,7 @@
 //! The one-writer lock: flock on the file itself, exclusive for a writer and shared for readers.
 //!
-//! flock belongs to the open file, so two stores of one process exclude each other as two processes do, and the
-//! lock lasts as long as I/O on the file is possible at all. It is only taken without waiting: whoever is refused
-//! is told who holds it.
+//! flock belongs to the open file, so two stores of one process exclude each other as two processes do. It is only
+//! taken without waiting: whoever is refused is told who holds it.
 #![forbid(unsafe_code)]
 
 use crate::store::StoreError;

@@ -3,7 +3,7 @@
 use crate::store::lock::{Access, lock};
 use crate::store::{DiscardUnit, StoreError};
 use rustix::fs::{
-    AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget,
+    AtFlags, FileType, FlockOperation, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget,
     ioctl_blksszget, major, minor, statx,
 };
 use rustix::io::Errno;
@@ -69,18 +69,18 @@ impl Medium {
         let writes = access == Access::Exclusive;
         // On a block device O_EXCL keeps mounts and other exclusive openers out (open(2)).
         let flags = if device && writes { OFlags::EXCL } else { OFlags::empty() };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(writes)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)
-            .map_err(|source| match Errno::from_io_error(&source) {
+        let mut options = OpenOptions::new();
+        options.read(true).write(writes).custom_flags(flags.bits().cast_signed());
+        let open = || {
+            options.open(path).map_err(|source| match Errno::from_io_error(&source) {
                 Some(Errno::BUSY) => StoreError::InUse {
                     path: path.to_owned(),
                     by: "by the kernel or another exclusive opener (see lsblk and fuser)".to_owned(),
                 },
                 _ => StoreError::io(path, "cannot open")(source),
-            })?;
+            })
+        };
+        let mut file = if device { patiently(open)? } else { open()? };
         let stat = fstat(&file).map_err(StoreError::io(path, "cannot stat"))?;
         if (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice) != device {
             return Err(StoreError::NotADisk { path: path.to_owned(), found: "changing while it is opened" });
@@ -113,17 +113,8 @@ impl Medium {
         access: Access,
         owner: impl Fn(Option<u32>) -> Option<String>,
     ) -> Result<(), StoreError> {
-        // udev locks a device for a moment while it looks at it, which is no reason to refuse a disk.
-        let mut patience = if self.device { 20 } else { 0 };
-        loop {
-            match lock(&self.file, &self.path, access, &owner) {
-                Err(StoreError::InUse { .. }) if patience > 0 => {
-                    patience -= 1;
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                result => return result,
-            }
-        }
+        let lock = || lock(&self.file, &self.path, access, &owner);
+        if self.device { patiently(lock) } else { lock() }
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -181,6 +172,26 @@ impl Medium {
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
         Ok(Stamp { bytes, modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)) })
     }
+}
+
+impl Drop for Medium {
+    /// The kernel may hold the open file for a moment longer (an io_uring that is being torn down, a child between
+    /// fork and exec); the lock is given back now.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// Tries for a second. A device may be in use for a moment without being used: udev locks it while it looks at it,
+/// and the kernel may hold a closed one for a little longer.
+fn patiently<T>(attempt: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..20 {
+        match attempt() {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+    attempt()
 }
 
 /// Sets O_DIRECT where it is wanted and possible for aligned I/O of `unit` bytes.
