@@ -111,8 +111,6 @@ pub(crate) struct Work {
     masked: bool,
     event_polled: bool,
     event_due: bool,
-    bell_polled: bool,
-    bell_rang: bool,
     answered: bool,
 }
 
@@ -121,6 +119,7 @@ impl Engine {
     pub fn run(&mut self) -> Result<(), Failure> {
         // Whoever was here before may have left requests and a frontend that waits: look at once, and tell it once.
         self.channel.notify()?;
+        self.listen();
         loop {
             if self.turn()? {
                 continue;
@@ -149,6 +148,7 @@ impl Engine {
             let notified = self.channel.notify();
             self.heard(notified);
         }
+        self.link.counters.turns.add(1);
         self.link.counters.submits.set(self.uring.submits());
         Ok(worked)
     }
@@ -501,25 +501,24 @@ impl Engine {
 
     /// Takes the io_uring's completions; whether there were any.
     fn reap(&mut self) -> bool {
-        let mut any = false;
+        let (mut any, mut bell_rang) = (false, false);
         while let Some((user_data, result)) = self.uring.reap() {
             any = true;
             match Owner::of(user_data) {
                 (Owner::Store, value) => {
                     self.store.complete(value, result, &mut self.uring, &mut self.work.done);
                 }
-                (Owner::Queue, BELL) => {
-                    self.work.bell_polled = false;
-                    self.work.bell_rang = true;
-                }
+                (Owner::Queue, BELL) => bell_rang = true,
                 (Owner::Queue, _) => {
                     self.work.event_polled = false;
                     self.work.event_due = true;
                 }
             }
         }
-        if std::mem::take(&mut self.work.bell_rang) {
+        if bell_rang {
             self.link.bell.quiet();
+            // Not only on the way to sleep: a queue that is kept awake must hear the next ring too.
+            self.listen();
             self.store.resume(&mut self.uring, &mut self.work.done);
         }
         any
@@ -696,7 +695,11 @@ impl Engine {
         if accepts && self.ring.arm(want) {
             return Ok(());
         }
-        self.poll();
+        // A queue that stops wants nothing more of the frontend, and a channel that failed would be ready without end.
+        if !self.work.event_polled && !self.stopping() {
+            self.uring.poll(self.channel.as_fd().as_raw_fd(), Owner::Queue.user_data(EVENT));
+            self.work.event_polled = true;
+        }
         let before = Instant::now();
         self.uring.submit(Some(LONGEST_SLEEP)).map_err(Failure::Kernel)?;
         self.spin.learn(before.elapsed());
@@ -705,17 +708,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the io_uring watch the event channel and the doorbell.
-    fn poll(&mut self) {
-        // A queue that stops wants nothing more of the frontend, and a channel that failed would be ready without end.
-        if !self.work.event_polled && !self.stopping() {
-            self.uring.poll(self.channel.as_fd().as_raw_fd(), Owner::Queue.user_data(EVENT));
-            self.work.event_polled = true;
-        }
-        if !self.work.bell_polled {
-            self.uring.poll(self.link.bell.as_fd().as_raw_fd(), Owner::Queue.user_data(BELL));
-            self.work.bell_polled = true;
-        }
+    /// Makes the io_uring watch the doorbell. From the start to the end of the queue it does.
+    fn listen(&mut self) {
+        self.uring.poll(self.link.bell.as_fd().as_raw_fd(), Owner::Queue.user_data(BELL));
     }
 }
 

@@ -61,6 +61,8 @@ counters! {
     escaped_intervals,
     /// Grant operations the hypervisor refused.
     grant_errors,
+    /// Turns of the queue's loop, those in vain included.
+    turns,
     /// Batches consumed from the ring.
     batches,
     /// Grant copy calls.

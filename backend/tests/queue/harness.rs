@@ -34,12 +34,21 @@ pub struct Wish {
     pub order: usize,
     pub max_indirect: u16,
     pub pool: usize,
+    pub spin: Duration,
     pub disk: fn(Disk) -> Disk,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { profile: Some(profile()), dix: true, order: 0, max_indirect: 256, pool: 4 << 20, disk: |d| d }
+        Self {
+            profile: Some(profile()),
+            dix: true,
+            order: 0,
+            max_indirect: 256,
+            pool: 4 << 20,
+            spin: Settings::default().spin,
+            disk: |d| d,
+        }
     }
 }
 
@@ -118,7 +127,7 @@ impl Guest {
             dix: self.wish.dix,
             max_indirect: self.wish.max_indirect,
             disk: Arc::clone(&self.disk),
-            settings: Settings { pool_bytes: self.wish.pool, ..Settings::default() },
+            settings: Settings { pool_bytes: self.wish.pool, spin: self.wish.spin, cpu: None },
             failed: self.failed.clone(),
         };
         let host = Host { sim: Arc::clone(&self.back), switches: Arc::clone(&self.switches) };

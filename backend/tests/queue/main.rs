@@ -6,4 +6,5 @@ mod hostile;
 mod memory;
 mod order;
 mod pi;
+mod sleep;
 mod trouble;

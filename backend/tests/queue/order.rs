@@ -95,7 +95,11 @@ fn half_a_pair_is_left_alone_neither_polled_for_nor_in_the_way() {
     assert_eq!(guest.response_within(Duration::from_millis(50)), None);
     guest.store.release();
     assert_eq!(guest.response().id, 1, "half a pair held up a completion");
+    let turns = |guest: &Guest| guest.queue.as_ref().unwrap().stats().turns;
+    let before = turns(&guest);
     assert_eq!(guest.response_within(Duration::from_millis(50)), None);
+    // It may have been on its way to sleep.
+    assert!(turns(&guest) - before < 5, "half a pair is polled for");
     let stopped = guest.stop();
     assert!(stopped.resumable, "half a pair held up a stop");
     assert_eq!(stopped.rsp_prod, 1);
