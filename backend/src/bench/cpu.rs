@@ -4,9 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-/// Of the calling thread.
-pub(super) fn of_this_thread() -> io::Result<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+/// Of this process, as [`of_process`]: what a loop makes the kernel's workers do counts for it as it does for the daemon.
+pub(super) fn of_this_process() -> io::Result<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).map_err(io::Error::other)
 }
 

@@ -104,19 +104,22 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
     let files = if args.null_only { None } else { Some(Files::make(work.path(), bytes)?) };
     println!("kernel of the guards: {:?}; {} processors", integrity::Kernel::selected(), processors());
     println!("file: {} in {}", if args.null_only { "none" } else { &args.size }, dir.display());
-    for pinned in [false, true] {
-        if pinned && processors() < 2 {
-            println!("pinned: left out, there is one processor");
-            continue;
-        }
+    let mut rounds = vec![None];
+    match two_processors() {
+        Some(two) => rounds.push(Some(two)),
+        None => println!("pinned: left out, there is one processor"),
+    }
+    for pinned in rounds {
         let program = std::env::current_exe().map_err(system("this program's path"))?;
-        let host = Host::start(&program, pinned.then_some(1))?;
+        let host = Host::start(&program, pinned.map(|pinned| pinned.daemon))?;
         crate::demo::remove_when_interrupted(host.dir());
         let mut run = Run { host, seconds, bytes, pinned, table: Table::new(), domain: 0 };
         run.table.load_preset(comfy_table::presets::ASCII_BORDERS_ONLY_CONDENSED);
-        let pin = if pinned { "pinned (frontend 0, daemon 1)" } else { "not pinned" };
+        let pin = pinned.map_or("not pinned".to_owned(), |Pinned { frontend, daemon }| {
+            format!("pinned (frontend {frontend}, daemon {daemon})")
+        });
         run.table.set_header([
-            pin,
+            pin.as_str(),
             "PI",
             "requests/s",
             "ratio",
@@ -176,7 +179,7 @@ struct Run {
     host: Host,
     seconds: Duration,
     bytes: u64,
-    pinned: bool,
+    pinned: Option<Pinned>,
     table: Table,
     domain: u16,
 }
@@ -202,8 +205,8 @@ impl Run {
         let (bytes, seconds, pinned) = (self.bytes, self.seconds, self.pinned);
         let loop_ = std::thread::scope(|scope| {
             let body = || {
-                if pinned {
-                    pin(0)?;
+                if let Some(pinned) = pinned {
+                    pin(pinned.frontend)?;
                 }
                 raw::run(&file, bytes, workload, seconds)
             };
@@ -242,8 +245,8 @@ impl Run {
         let mut arguments = vec!["--dix", mode.dix(), "--depth", &depth, "bench", "--json"];
         arguments.extend(["--access", workload.name, "--bytes", &block, "--seconds", &seconds]);
         let mut command = self.host.frontend(self.domain, "xvda", &arguments)?;
-        if self.pinned {
-            crate::simhost::pin_child(&mut command, 0);
+        if let Some(pinned) = self.pinned {
+            crate::simhost::pin_child(&mut command, pinned.frontend);
         }
         let before = cpu::of_process(self.host.daemon_pid()).map_err(system("the daemon's time"))?;
         let output =
@@ -251,6 +254,9 @@ impl Run {
         let after = cpu::of_process(self.host.daemon_pid()).map_err(system("the daemon's time"))?;
         vbd.detach(Duration::from_secs(60))?;
         let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            return Err(system("the frontend")(io::Error::other(output.status.to_string())));
+        }
         let number = |name: &str| {
             let number = field(&text, name);
             number.ok_or_else(|| system("the frontend")(io::Error::other(format!("no {name} in {text:?}"))))
@@ -289,6 +295,20 @@ fn progress() {
     if io::stderr().is_terminal() {
         eprint!(".");
     }
+}
+
+/// A processor for either end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pinned {
+    frontend: usize,
+    daemon: usize,
+}
+
+/// The first two processors this process may use, if it may use two.
+fn two_processors() -> Option<Pinned> {
+    let allowed = rustix::thread::sched_getaffinity(None).ok()?;
+    let mut numbers = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    Some(Pinned { frontend: numbers.next()?, daemon: numbers.next()? })
 }
 
 fn processors() -> usize {

@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     options.clone().custom_flags(libc::O_DIRECT).open(path).or_else(|_| options.open(path))
 }
 
-/// Keeps `workload` going for `limit` over the first `bytes` of `file`.
+/// Keeps `workload` going for `limit` over the first `bytes` of `file`. Nothing else is to run in this process.
 pub(super) fn run(file: &File, bytes: u64, workload: Workload, limit: Duration) -> io::Result<Rate> {
     let mut ring = Ring::new(256).map_err(io::Error::other)?;
     let mut pool = Pool::new(workload.depth * workload.block, 0)?;
@@ -61,16 +61,18 @@ pub(super) fn run(file: &File, bytes: u64, workload: Workload, limit: Duration) 
         let lease = pool.take(workload.block, 0).ok_or_else(|| io::Error::other("the pool is too small"))?;
         start(slot, lease, places.next(), &mut ring, &mut flying);
     }
-    let (begin, cpu) = (Instant::now(), super::cpu::of_this_thread()?);
+    let (begin, cpu) = (Instant::now(), super::cpu::of_this_process()?);
     let (mut requests, mut left) = (0, workload.depth);
     let mut free: Vec<usize> = Vec::with_capacity(workload.depth);
     let mut leases: Vec<Lease> = Vec::with_capacity(workload.depth);
-    let mut over = false;
+    let (mut over, mut failed) = (false, None);
     while left > 0 {
         ring.submit(Some(Duration::from_secs(1)))?;
         while let Some((user_data, result)) = ring.reap() {
             if usize::try_from(result).ok() != Some(workload.block) {
-                return Err(match result {
+                // What else is under way is waited for: its buffers are the kernel's until then.
+                over = true;
+                failed = Some(match result {
                     0.. => io::ErrorKind::UnexpectedEof.into(),
                     errno => io::Error::from_raw_os_error(-errno),
                 });
@@ -89,9 +91,27 @@ pub(super) fn run(file: &File, bytes: u64, workload: Workload, limit: Duration) 
             start(slot, lease, places.next(), &mut ring, &mut flying);
         }
     }
-    let rate = Rate { requests, elapsed: begin.elapsed(), cpu: super::cpu::of_this_thread()? - cpu };
+    let rate = Rate { requests, elapsed: begin.elapsed(), cpu: super::cpu::of_this_process()? - cpu };
     for lease in leases {
         pool.give_back(lease);
     }
-    Ok(rate)
+    failed.map_or(Ok(rate), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::workload;
+
+    #[test]
+    fn loop_when_the_file_ends_early_waits_for_what_is_under_way_and_fails() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let file = open(file.path()).unwrap();
+        let read = workload::ALL[0];
+        let rate = run(&file, 1 << 20, read, Duration::ZERO).unwrap();
+        assert_eq!(rate.requests, read.depth as u64);
+        let error = run(&file, 1 << 40, read, Duration::from_secs(60)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
 }
