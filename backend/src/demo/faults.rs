@@ -4,7 +4,7 @@
 //! the daemon makes. What PI cannot catch for such a guest is in the table too, and expected.
 
 use crate::demo::medium::Medium;
-use crate::simhost::{Guest, Host, HostError};
+use crate::simhost::{Guest, Host, HostError, system};
 use blkif::Status;
 use frontend_sim::toolstack::Vbd;
 use frontend_sim::{ConnectOptions, DixMode, Failure, Fault, Frontend, Submission};
@@ -35,9 +35,15 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// Whether two outcomes are the same but for the details.
-    pub fn is(&self, other: &Outcome) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
+    /// Whether it is what was expected: caught in the same place, for the reason expected, whatever else is told.
+    pub fn is(&self, expected: &Outcome) -> bool {
+        let reason = match (self, expected) {
+            (Outcome::Write(what), Outcome::Write(reason))
+            | (Outcome::Read(what), Outcome::Read(reason))
+            | (Outcome::Guest(what), Outcome::Guest(reason)) => what.contains(reason.as_str()),
+            _ => true,
+        };
+        reason && std::mem::discriminant(self) == std::mem::discriminant(expected)
     }
 
     /// For the table.
@@ -66,8 +72,9 @@ pub(super) struct Row {
 
 /// All rows, along the data's way.
 pub(super) fn rows() -> Vec<Row> {
-    let (write, read, guest) =
-        (Outcome::Write(String::new()), Outcome::Read(String::new()), Outcome::Guest(String::new()));
+    let guard = || GUARD.to_owned();
+    let (write, read, guest) = (Outcome::Write(guard()), Outcome::Read(guard()), Outcome::Guest(guard()));
+    let elsewhere = Outcome::Write(REFERENCE.to_owned());
     let row = |name, play, dix: &Outcome, plain: &Outcome| Row {
         name,
         play,
@@ -82,7 +89,7 @@ pub(super) fn rows() -> Vec<Row> {
             &Outcome::Unnoticed,
         ),
         row("a bit flips in the PI in guest memory", in_payload, &write, &Outcome::None),
-        row("a misplaced write: the data of another block", misplaced, &write, &Outcome::Unnoticed),
+        row("a misplaced write: the data of another block", misplaced, &elsewhere, &Outcome::Unnoticed),
         row("a bit flips on the medium, in the data", medium_data, &read, &read),
         row("a bit flips on the medium, in the PI", medium_pi, &read, &read),
         row("a lost write: the medium keeps the old data", lost_write, &read, &read),
@@ -91,6 +98,11 @@ pub(super) fn rows() -> Vec<Row> {
         row("a bit flips in guest memory after a read", on_return, &guest, &Outcome::Unnoticed),
     ]
 }
+
+/// Which tag gives a fault away.
+const GUARD: &str = "guard tag";
+const REFERENCE: &str = "reference tag";
+const APPLICATION: &str = "application tag";
 
 /// Bytes of the block each fault is played on.
 const BLOCK: usize = 4096;
@@ -117,19 +129,26 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Puts fresh content on a fresh block and plays a row on it. An unmodified guest is told of an error only; what
-    /// the daemon's log says of it is added.
+    /// Puts fresh content on a fresh block and, if it can be read back, plays a row on it: what fails before the fault
+    /// catches nothing. An unmodified guest is told of an error only; what the daemon's log says of it is added.
     pub fn play(&mut self, row: &Row, host: &Host) -> Result<Outcome, HostError> {
         self.block += 1;
         self.content = self.content.wrapping_add(17);
         let old = self.bytes();
-        self.write(&old, None)?;
+        let before = match self.write(&old, None)? {
+            None => self.look(&old)?,
+            Some(refused) => refused,
+        };
+        if before != Outcome::None {
+            let what = format!("block {} before the fault", self.block);
+            return Err(system(what)(std::io::Error::other(before.text())));
+        }
         let logged = host.log().len();
         let outcome = (row.play)(self)?;
         Ok(match (outcome, self.kind) {
             (Outcome::Read(what), Kind::Plain) => {
                 let log = host.log();
-                Outcome::Read(match named(log.get(logged..).unwrap_or_default()) {
+                Outcome::Read(match named(log.get(logged..).unwrap_or_default(), self.offset()) {
                     Some(fault) => format!("{what}, in its log {fault}"),
                     None => what,
                 })
@@ -224,10 +243,12 @@ impl Scene {
     }
 }
 
-/// The interval and the tag that a log names.
-fn named(log: &str) -> Option<&str> {
+/// The interval and the tag that a log names first, if the interval is in the block at byte `block`.
+fn named(log: &str, block: u64) -> Option<&str> {
     let (_, fault) = log.split_once("does not match its PI: ")?;
-    fault.split(" is ").next()
+    let (_, byte) = fault.split_once("(byte ")?;
+    let byte: u64 = byte.split(')').next()?.parse().ok()?;
+    (block..block + BLOCK as u64).contains(&byte).then(|| fault.split(" is ").next())?
 }
 
 /// What a failed request tells; errors that are no answer stay errors.
@@ -237,12 +258,12 @@ fn caught(
 ) -> Result<Option<Outcome>, HostError> {
     let Err(error) = result else { return Ok(None) };
     match error.failure() {
-        Some(Failure::Status { payload: Some(Status::Guard), .. }) => Ok(Some(by_daemon("guard tag".into()))),
+        Some(Failure::Status { payload: Some(Status::Guard), .. }) => Ok(Some(by_daemon(GUARD.into()))),
         Some(Failure::Status { payload: Some(Status::Reference), .. }) => {
-            Ok(Some(by_daemon("reference tag".into())))
+            Ok(Some(by_daemon(REFERENCE.into())))
         }
         Some(Failure::Status { payload: Some(Status::Application), .. }) => {
-            Ok(Some(by_daemon("application tag".into())))
+            Ok(Some(by_daemon(APPLICATION.into())))
         }
         Some(Failure::Status { data: Status::Error, .. }) => Ok(Some(by_daemon("I/O error".into()))),
         Some(Failure::Mismatch(mismatch)) => Ok(Some(Outcome::Guest(format!("{} tag", mismatch.tag)))),
@@ -304,7 +325,9 @@ fn medium_pi(scene: &mut Scene) -> Result<Outcome, HostError> {
 fn lost_write(scene: &mut Scene) -> Result<Outcome, HostError> {
     let old = scene.bytes();
     let new = scene.next_bytes();
-    scene.write(&new, None)?;
+    if let Some(refused) = scene.write(&new, None)? {
+        return Ok(refused);
+    }
     let offset = scene.offset();
     scene.medium.put_data(offset, &old)?;
     scene.look(&new)
@@ -313,7 +336,9 @@ fn lost_write(scene: &mut Scene) -> Result<Outcome, HostError> {
 fn stale_read(scene: &mut Scene) -> Result<Outcome, HostError> {
     let old = scene.bytes();
     let new = scene.next_bytes();
-    scene.write(&new, None)?;
+    if let Some(refused) = scene.write(&new, None)? {
+        return Ok(refused);
+    }
     let offset = scene.offset();
     scene.medium.put_data(offset, &old)?;
     let outcome = scene.look(&new)?;
@@ -333,7 +358,9 @@ fn rollback(scene: &mut Scene) -> Result<Outcome, HostError> {
         Ok(())
     })?;
     let new = scene.next_bytes();
-    scene.write(&new, None)?;
+    if let Some(refused) = scene.write(&new, None)? {
+        return Ok(refused);
+    }
     scene.while_closed(|medium, offset| {
         medium.put_data(offset, &old)?;
         medium.put_pi(offset, &old_pi)
@@ -348,4 +375,30 @@ fn on_return(scene: &mut Scene) -> Result<Outcome, HostError> {
         Ok(bytes) if bytes == wanted => Outcome::None,
         Ok(_) => Outcome::Unnoticed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcome_when_caught_elsewhere_or_for_another_reason_is_not_the_expected_one() {
+        let expected = Outcome::Read(GUARD.into());
+        assert!(
+            Outcome::Read("I/O error, in its log interval 8 (byte 4096): guard tag".into()).is(&expected)
+        );
+        assert!(!Outcome::Read("I/O error".into()).is(&expected));
+        assert!(!Outcome::Read(REFERENCE.into()).is(&expected));
+        assert!(!Outcome::Write(GUARD.into()).is(&expected));
+        assert!(!Outcome::Unnoticed.is(&expected) && Outcome::Unnoticed.is(&Outcome::Unnoticed));
+    }
+
+    #[test]
+    fn named_when_the_log_is_of_another_block_is_nothing() {
+        let line = "ERROR d: what the medium holds does not match its PI: interval 9 (byte 4608): guard tag is 0x1, \
+                    expected 0x2\n";
+        assert_eq!(named(line, 4096), Some("interval 9 (byte 4608): guard tag"));
+        assert_eq!(named(line, 0), None);
+        assert_eq!(named("nothing", 4096), None);
+    }
 }

@@ -42,7 +42,8 @@ pub(super) fn in_and_out(host: &Host, image: &Path, disk: &Path) -> Result<bool,
         image::scrub(&options, &mut ()).map_err(|error| system(shown(disk))(io::Error::other(error)))?;
     let image::Scrubbed { intervals, bad, unprotected } = found;
     say(&format!("scrubbed: {intervals} intervals, {bad} bad, {unprotected} unprotected"));
-    Ok(difference.is_none() && bad == 0)
+    // Every byte was written, so every interval has PI.
+    Ok(difference.is_none() && bad == 0 && unprotected == 0)
 }
 
 /// Serves a disk that exists, read-only in effect, and reads all of it through the ring.
