@@ -6,5 +6,6 @@ mod hostile;
 mod memory;
 mod order;
 mod pi;
+mod profiles;
 mod sleep;
 mod trouble;
