@@ -125,10 +125,8 @@ fn explain(line: &str) -> Result<String, String> {
     if !raw {
         wrong.push("format= must be raw");
     }
-    match wrong.is_empty() {
-        true => Ok(text.trim_end().to_owned()),
-        false => Err(format!("{text}{}", wrong.join("\n"))),
-    }
+    let text = text.trim_end();
+    if wrong.is_empty() { Ok(text.to_owned()) } else { Err(format!("{}\n\n{text}", wrong.join("; "))) }
 }
 
 #[cfg(test)]
