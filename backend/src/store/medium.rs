@@ -138,6 +138,11 @@ impl Medium {
         })
     }
 
+    /// Whether it is a device that takes no writes, whoever asks.
+    pub(crate) fn is_read_only_device(&self) -> bool {
+        self.device && self.queue_limit("ro") == Some(1)
+    }
+
     /// A number from the device's folder in sysfs; a partition's queue is its disk's.
     fn queue_limit(&self, name: &str) -> Option<u32> {
         let device = fstat(&self.file).ok()?.st_rdev;

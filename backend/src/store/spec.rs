@@ -98,30 +98,35 @@ pub fn probe(spec: &StoreSpec) -> Result<Probe, StoreError> {
         Some(sidecar) => {
             let pair = Pair::open(&spec.path, &sidecar, Access::Shared, spec.direct, Direct::Off, false)?;
             let capabilities = pair.capabilities(spec.read_only, spec.discard);
-            check_writable(spec, &sidecar)?;
+            check_writable(spec, &pair.data)?;
+            check_writable(spec, &pair.pi.medium)?;
             Probe { geometry: pair.geometry(), capabilities }
         }
         None => {
             let data = Medium::open(&spec.path, Access::Shared, spec.direct, SECTOR)?;
             data.check_size()?;
+            check_writable(spec, &data)?;
             let capabilities = plain_capabilities(&data, spec.read_only, spec.discard);
             let geometry =
                 Geometry { bytes: data.bytes, logical_block: data.sector, physical_block: data.physical };
             Probe { geometry, capabilities }
         }
     };
-    check_writable(spec, &spec.path)?;
     Ok(probe)
 }
 
 /// Says in time that a disk will not open for writing. Opening it so, to try, would be noticed (udev looks at a
 /// device after every writer).
-fn check_writable(spec: &StoreSpec, path: &Path) -> Result<(), StoreError> {
+fn check_writable(spec: &StoreSpec, medium: &Medium) -> Result<(), StoreError> {
     if spec.read_only {
         return Ok(());
     }
-    rustix::fs::access(path, rustix::fs::Access::WRITE_OK)
-        .map_err(StoreError::io(path, "cannot be written (a disk that is only to be read: mode r)"))
+    let writable = if medium.is_read_only_device() {
+        Err(rustix::io::Errno::ROFS)
+    } else {
+        rustix::fs::access(&medium.path, rustix::fs::Access::WRITE_OK)
+    };
+    writable.map_err(StoreError::io(&medium.path, "cannot be written, and the disk's mode is not r"))
 }
 
 /// Opens a disk to serve it: takes the one-writer lock on the data and its sidecar, and marks the sidecar as in use

@@ -147,3 +147,16 @@ fn protect_when_the_sidecars_device_is_used_or_too_small_is_refused() {
     let text = protect(&options(&image.path, &device.path), &mut ()).unwrap_err().to_string();
     assert!(text.contains("--force"), "{text}");
 }
+
+#[test]
+fn probe_when_a_device_takes_no_writes_refuses_a_writable_disk_and_not_a_reader() {
+    let test = "probe_when_a_device_takes_no_writes_refuses_a_writable_disk_and_not_a_reader";
+    let Some(device) = Loop::new(test, 1 << 20, 512) else { return };
+    assert!(Command::new("blockdev").arg("--setro").arg(&device.path).status().unwrap().success());
+    let spec = StoreSpec::new(&device.path);
+    let text = probe(&spec).unwrap_err().to_string();
+    assert!(text.contains("cannot be written") && text.contains("Read-only"), "{text}");
+    let reader = StoreSpec { read_only: true, ..spec };
+    probe(&reader).unwrap();
+    open(&reader, "reader").unwrap().close().unwrap();
+}

@@ -12,6 +12,7 @@ use integrity::{Expected, Guard, Profile};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Requests of each queue, unless DIXBACK_TEST_ROUNDS says otherwise.
 const ROUNDS: usize = 1500;
 const DEPTH: usize = 12;
 
@@ -71,7 +72,8 @@ fn play(store: &Arc<dyn Store>, plan: &Plan, queue: u64, reads: &AtomicU64) {
     let mut numbers = Numbers(queue * 7919 + 1);
     let interval = u64::from(store.geometry().logical_block);
     let mut offsets = std::collections::HashMap::new();
-    for _ in 0..ROUNDS {
+    let rounds = std::env::var("DIXBACK_TEST_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+    for _ in 0..rounds {
         while driver.pending() >= DEPTH {
             driver.turn(true);
             for completion in driver.finished() {
