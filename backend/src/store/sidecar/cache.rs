@@ -28,14 +28,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+mod set;
 #[cfg(test)]
 mod tests;
 
-const WAYS: usize = 16;
-/// Most frames of a set that may hold what is not on disk, so that reads find a frame even while the disk takes nothing.
-const UNWRITTEN: usize = WAYS - 2;
-/// The tag of a frame that holds no block. No disk has so many blocks.
-const EMPTY: u64 = u64::MAX;
+use set::{EMPTY, Set, WAYS};
 
 /// What a request does with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,49 +93,13 @@ pub(crate) struct Counters {
     pub(crate) starvations: AtomicU64,
 }
 
-struct Set {
-    tags: [u64; WAYS],
-    states: [State; WAYS],
-    /// Where the clock stands.
-    hand: u8,
-    /// Who found nothing to evict, and for which block.
-    starved: Vec<(u64, Waiter)>,
-    /// Who wants to make a frame dirty when too many are, and which block.
-    throttled: Vec<(u64, Waiter)>,
-}
-
-#[derive(Default)]
-struct State {
-    loading: bool,
-    dirty: bool,
-    writing: bool,
-    /// Used since the clock passed.
-    used: bool,
-    pins: u32,
-    /// Who waits for the load.
-    waiters: Vec<Waiter>,
-}
-
-impl State {
-    fn evictable(&self) -> bool {
-        !(self.loading || self.dirty || self.writing) && self.pins == 0
-    }
-}
-
 impl Cache {
     /// A cache of about `bytes`, at least one set.
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
         let sets = largest_prime(bytes / BLOCK / WAYS);
         let arena = MmapOptions::new().len(sets * WAYS * BLOCK).map_anon()?.into();
-        let set = || Set {
-            tags: [EMPTY; WAYS],
-            states: Default::default(),
-            hand: 0,
-            starved: Vec::new(),
-            throttled: Vec::new(),
-        };
         Ok(Self {
-            sets: (0..sets).map(|_| CachePadded::new(Mutex::new(set()))).collect(),
+            sets: (0..sets).map(|_| CachePadded::new(Mutex::new(Set::new()))).collect(),
             arena,
             dirty: AtomicUsize::new(0),
             dirty_limit: sets * WAYS / 2,
@@ -374,57 +335,6 @@ impl Cache {
         // SAFETY: the frame lies in the arena, which is initialised and lives as long as `self`; that nobody else
         // is at it is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(start, BLOCK) }
-    }
-}
-
-impl Set {
-    fn find(&self, block: u64) -> Option<usize> {
-        self.tags.iter().position(|tag| *tag == block)
-    }
-
-    /// Finds a frame for another block: an empty one, or the first that the clock finds unused.
-    fn evict(&mut self, counters: &Counters) -> Option<usize> {
-        // Twice round: the first time may do no more than take the marks away.
-        for _ in 0..2 * WAYS {
-            let way = usize::from(self.hand);
-            self.hand = (self.hand + 1) % WAYS as u8;
-            let state = &mut self.states[way];
-            if !state.evictable() {
-                continue;
-            }
-            if self.tags[way] == EMPTY {
-                return Some(way);
-            }
-            if !std::mem::take(&mut state.used) {
-                counters.evictions.fetch_add(1, Ordering::Relaxed);
-                self.tags[way] = EMPTY;
-                return Some(way);
-            }
-        }
-        None
-    }
-
-    /// Whether a frame of another block than the one in `way` would be one too many that is not on disk.
-    fn has_too_much_unwritten_beside(&self, way: Option<usize>) -> bool {
-        let unwritten = |state: &State| state.dirty || state.writing;
-        !way.is_some_and(|way| unwritten(&self.states[way]))
-            && self.states.iter().filter(|state| unwritten(state)).count() >= UNWRITTEN
-    }
-
-    /// Everybody who waits until less is dirty tries again, or gets the reason why it cannot be written.
-    fn tell_throttled(&mut self, error: Option<Errno>) {
-        for (block, waiter) in self.throttled.drain(..) {
-            waiter.post(Wake::Block { block, pinned: false, error }, None);
-        }
-    }
-
-    /// If a frame can be had, everybody who waits for one tries again.
-    fn tell_starved(&mut self) {
-        if !self.starved.is_empty() && self.states.iter().any(State::evictable) {
-            for (block, waiter) in self.starved.drain(..) {
-                waiter.post(Wake::Block { block, pinned: false, error: None }, None);
-            }
-        }
     }
 }
 
