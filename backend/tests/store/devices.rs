@@ -21,7 +21,9 @@ impl Loop {
         let output = Command::new("losetup").args(["--show", "-f", "-b", &sector]).arg(&image.path).output();
         let reason = match output {
             Ok(output) if output.status.success() => {
-                let path = String::from_utf8(output.stdout).unwrap().trim().into();
+                let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+                // blockdev --setro outlives losetup -d: whoever had this device before may have left it so.
+                let _ = Command::new("blockdev").arg("--setrw").arg(&path).status();
                 return Some(Self { path, _image: image });
             }
             Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
@@ -34,6 +36,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _ = Command::new("blockdev").arg("--setrw").arg(&self.path).status();
         let _ = Command::new("losetup").arg("-d").arg(&self.path).status();
     }
 }
