@@ -16,9 +16,12 @@ struct Loop {
 
 impl Loop {
     fn new(test: &str, bytes: u64, sector: u32) -> Option<Self> {
+        Self::with(test, bytes, &["-b", &sector.to_string()])
+    }
+
+    fn with(test: &str, bytes: u64, options: &[&str]) -> Option<Self> {
         let image = Image::new(bytes);
-        let sector = sector.to_string();
-        let output = Command::new("losetup").args(["--show", "-f", "-b", &sector]).arg(&image.path).output();
+        let output = Command::new("losetup").args(["--show", "-f"]).args(options).arg(&image.path).output();
         let reason = match output {
             Ok(output) if output.status.success() => {
                 let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
@@ -154,8 +157,7 @@ fn protect_when_the_sidecars_device_is_used_or_too_small_is_refused() {
 #[test]
 fn probe_when_a_device_takes_no_writes_refuses_a_writable_disk_and_not_a_reader() {
     let test = "probe_when_a_device_takes_no_writes_refuses_a_writable_disk_and_not_a_reader";
-    let Some(device) = Loop::new(test, 1 << 20, 512) else { return };
-    assert!(Command::new("blockdev").arg("--setro").arg(&device.path).status().unwrap().success());
+    let Some(device) = Loop::with(test, 1 << 20, &["-r"]) else { return };
     let spec = StoreSpec::new(&device.path);
     let text = probe(&spec).unwrap_err().to_string();
     assert!(text.contains("cannot be written") && text.contains("Read-only"), "{text}");
