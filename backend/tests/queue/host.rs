@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[derive(Default)]
 pub struct Switches {
     pub channel: AtomicBool,
+    pub unmask: AtomicBool,
     pub copies: AtomicBool,
     pub failed: AtomicUsize,
 }
@@ -85,6 +86,7 @@ impl EventChannel for Part<Box<dyn EventChannel>> {
 
     fn unmask(&self) -> Result<(), Error> {
         self.switches.check(&self.switches.channel)?;
+        self.switches.check(&self.switches.unmask)?;
         self.inner.unmask()
     }
 }

@@ -35,6 +35,17 @@ fn an_event_channel_that_fails_ends_the_queue_after_what_it_has_taken_is_done_an
 }
 
 #[test]
+fn an_event_channel_that_cannot_be_unmasked_ends_an_idle_queue_at_once() {
+    let mut guest = Guest::new(Wish::default());
+    let slot = write(1, &guest);
+    assert_eq!(guest.ask(&slot).status, Status::Okay);
+    guest.switches.unmask.store(true, Ordering::Relaxed);
+    guest.channel.notify().unwrap();
+    wait("the end", || guest.queue.as_ref().unwrap().failure().is_some());
+    assert!(!guest.stop().resumable);
+}
+
+#[test]
 fn copies_that_fail_as_a_whole_fail_their_requests_and_the_ring_goes_on() {
     let mut guest = Guest::new(Wish::default());
     guest.switches.copies.store(true, Ordering::Relaxed);

@@ -26,7 +26,9 @@ impl Engine {
         if std::mem::take(&mut self.work.masked) {
             // After the work and before the last look at the ring: what was notified meanwhile is delivered now.
             let unmasked = self.channel.unmask();
-            self.heard(unmasked);
+            if self.heard(unmasked).is_none() {
+                return Ok(());
+            }
         }
         if accepts && self.ring.arm(want) {
             return Ok(());
