@@ -58,7 +58,7 @@ pub struct Args {
     /// Bytes of data buffers of each queue [default: 4MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pool: Option<u64>,
-    /// Most bytes of data buffers of all queues [default: 1GiB]
+    /// Most bytes of buffers of all queues, for data, PI and segments [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pool_total: Option<u64>,
     /// Longest time a queue spins for work before it sleeps; 0 for never [default: 50us]

@@ -20,7 +20,7 @@ run-dir = "/run/dixback"
 # error, warn, info, debug or trace; RUST_LOG goes before it.
 log = "info"
 
-# Limits of the whole daemon: queue threads, bytes of data buffers.
+# Limits of the whole daemon: queue threads, bytes of buffers (for data, PI and the segments of indirect requests).
 threads = 256
 pool-total = "1GiB"
 # Of each disk, unless its keys say otherwise: rings, largest ring (2^n pages), segments of an indirect request.
@@ -58,7 +58,7 @@ pub struct DaemonConfig {
     pub log: log::LevelFilter,
     /// Most queue threads.
     pub threads: u32,
-    /// Most bytes of data buffers, of all queues together.
+    /// Most bytes of buffers for data, PI and segments, of all queues together.
     #[serde(deserialize_with = "size")]
     pub pool_total: u64,
     /// Most queues of a disk.

@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::rundir::RunDir;
 use crate::config::DaemonConfig;
 use crate::io::Doorbell;
-use crate::queue::{QueueHandle, Settings, Setup, Stats, Stopped};
+use crate::queue::{Disk, QueueHandle, Settings, Setup, Stats, Stopped};
 use crate::store::{self, Store};
 use blkif::{FrontendNodes, Properties, Start};
 use hypervisor::{Backend, DomId, GrantRef, Port};
@@ -59,7 +59,7 @@ pub enum OpenError {
 /// Queues that run on an open store.
 pub struct Connection {
     name: String,
-    store: Arc<dyn Store>,
+    disk: Arc<Disk>,
     queues: Vec<QueueHandle>,
     frontend: FrontendNodes,
     properties: Properties,
@@ -146,7 +146,7 @@ impl Opening {
         let queues = self.frontend.rings.iter().enumerate().map(queue).collect::<Result<Vec<_>, String>>()?;
         Ok(Connection {
             name: self.name,
-            store: Arc::clone(store),
+            disk,
             queues,
             frontend: self.frontend,
             properties,
@@ -178,10 +178,18 @@ impl Connection {
         let mut stats = Stats::default();
         let mut stopped = Vec::with_capacity(self.queues.len());
         for queue in self.queues {
-            stats += queue.stats();
-            stopped.push(queue.stop());
+            let queue = queue.stop();
+            stats += queue.stats;
+            stopped.push(queue);
         }
-        if let Err(error) = self.store.close() {
+        if self.disk.lost.is() {
+            // The store may still be written to, and is not whole: its locks stay until the process ends.
+            log::error!(
+                "{}: a queue was lost with requests under way: the disk is not closed, and stays locked until \
+                 dixback is restarted",
+                self.name
+            );
+        } else if let Err(error) = self.disk.store.close() {
             log::error!("{}: closing the disk: {error}", self.name);
         }
         Closed { queues: stopped, stats, frontend: self.frontend, bytes: self.bytes }

@@ -2,7 +2,7 @@
 //! what the store is.
 
 use crate::config::{DaemonConfig, DiskNodes, Target};
-use crate::queue::{AppTagRule, Disk, Integrity};
+use crate::queue::{AppTagRule, Disk, Integrity, Lost};
 use crate::store::{Capabilities, Geometry, PiSource, Probe, Store, StoreSpec};
 use blkif::{DiscardNodes, DixNodes, Info, Properties, Sectors, Transport};
 use integrity::Profile;
@@ -27,7 +27,7 @@ pub struct Plan {
     pub logical_block: u32,
     /// What is offered before the frontend chooses.
     pub transport: Transport,
-    /// Bytes of buffers of each queue.
+    /// Bytes of data buffers of each queue.
     pub pool: u64,
 }
 
@@ -91,6 +91,13 @@ impl Plan {
         check_sectors(&self.nodes, self.profile, geometry)
     }
 
+    /// Bytes of all buffers of each queue.
+    pub fn queue_bytes(&self) -> u64 {
+        let pool = usize::try_from(self.pool).unwrap_or(usize::MAX);
+        let bytes = crate::queue::buffer_bytes(pool, self.profile.as_ref(), self.transport.max_indirect);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// `sector-size` in bytes.
     pub fn sector_size(&self) -> u32 {
         sector_size(self.profile, self.logical_block)
@@ -135,6 +142,7 @@ impl Plan {
             allow_escape: spec.allow_escape,
             read_only: self.nodes.read_only,
             discard,
+            lost: Lost::default(),
         }
     }
 }

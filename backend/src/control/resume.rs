@@ -121,7 +121,7 @@ impl Prepared {
         plan.transport = self.transport;
         // Granted once, granted still: the limits may have been lowered since.
         let queues = u32::try_from(self.opening.frontend.rings.len()).unwrap_or(u32::MAX);
-        let permit = self.caps.take(queues, plan.pool);
+        let permit = self.caps.take(queues, plan.queue_bytes());
         let connection = self.opening.run(&plan, permit)?;
         Ok((Arc::new(plan), connection))
     }

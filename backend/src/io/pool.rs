@@ -55,7 +55,7 @@ impl Pool {
     pub fn new(bytes: usize, metadata_per_page: usize) -> io::Result<Self> {
         let pages = bytes.div_ceil(PAGE);
         let metadata_start = pages * PAGE;
-        let length = metadata_start + (pages * metadata_per_page).next_multiple_of(PAGE);
+        let length = Self::footprint(bytes, metadata_per_page);
         let arena = Arc::new(MmapRaw::from(MmapOptions::new().len(length).populate().map_anon()?));
         let mut free = vec![u64::MAX; pages.div_ceil(64)];
         if !pages.is_multiple_of(64)
@@ -64,6 +64,12 @@ impl Pool {
             *last = (1 << (pages % 64)) - 1;
         }
         Ok(Self { arena, free, pages, leased: 0, metadata_start, metadata_per_page })
+    }
+
+    /// Bytes of memory that such a pool takes.
+    pub fn footprint(bytes: usize, metadata_per_page: usize) -> usize {
+        let pages = bytes.div_ceil(PAGE);
+        pages * PAGE + (pages * metadata_per_page).next_multiple_of(PAGE)
     }
 
     /// The data pages as one range, for registration with an io_uring: start and length in bytes.

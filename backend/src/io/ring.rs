@@ -5,6 +5,7 @@
 use crate::io::{Lease, Pool};
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue, types};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub enum RingError {
 /// An io_uring with room for `entries` submissions; a full submission queue is submitted and goes on.
 pub struct Ring {
     uring: IoUring,
+    /// Completions taken to make room in the kernel, not yet given out.
+    early: VecDeque<(u64, i32)>,
     fixed: bool,
     submits: u64,
 }
@@ -89,7 +92,7 @@ impl Ring {
             Some(libc::EPERM | libc::EACCES) => RingError::Disabled(error),
             _ => RingError::Setup(error),
         })?;
-        Ok(Self { uring, fixed: false, submits: 0 })
+        Ok(Self { uring, early: VecDeque::new(), fixed: false, submits: 0 })
     }
 
     /// Makes the calling thread the ring's one issuer. Called once, by the thread that will use it.
@@ -122,15 +125,28 @@ impl Ring {
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return;
             }
-            // Full: the kernel takes what is there. EBUSY means completions must be reaped first; they are kept
-            // by the kernel (NODROP), so submitting again is enough.
+            // Full: the kernel takes what is there.
             self.submits += 1;
             match self.uring.submit() {
                 Ok(_) => {}
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => {}
-                Err(error) => panic!("io_uring_enter: {error}"),
+                Err(error) => self.make_room(&error),
             }
+        }
+    }
+
+    /// What the kernel needs before it takes more.
+    #[cold]
+    fn make_room(&mut self, error: &io::Error) {
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            // Completions that found no room wait in the kernel, which takes nothing more until some are gone.
+            Some(libc::EBUSY) => {
+                let entries = self.uring.completion().map(|entry| (entry.user_data(), entry.result()));
+                self.early.extend(entries);
+            }
+            // Short of memory.
+            Some(libc::EAGAIN) => std::thread::sleep(Duration::from_millis(1)),
+            _ => panic!("io_uring_enter: {error}"),
         }
     }
 
@@ -168,7 +184,7 @@ impl Ring {
 
     /// Whether a completion can be taken, now or by entering the kernel once without waiting.
     pub fn ready(&mut self) -> bool {
-        !self.uring.completion().is_empty() || self.taskrun()
+        !self.early.is_empty() || !self.uring.completion().is_empty() || self.taskrun()
     }
 
     /// Hands everything queued to the kernel and, with `wait`, sleeps until a completion is there or the time is
@@ -177,6 +193,8 @@ impl Ring {
     /// # Errors
     /// io_uring_enter's own, but for interruptions and time-outs, which are no errors here.
     pub fn submit(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        // What was taken early is there: nothing is waited for.
+        let wait = wait.filter(|_| self.early.is_empty());
         let result = match wait {
             None => {
                 // What is queued is asked anew each time: the kernel stops at an entry that it does not take, and
@@ -212,6 +230,10 @@ impl Ring {
 
     /// The next completion: `user_data` and result.
     pub fn reap(&mut self) -> Option<(u64, i32)> {
+        // Those first: they are older.
+        if let Some(early) = self.early.pop_front() {
+            return Some(early);
+        }
         let entry = self.uring.completion().next()?;
         Some((entry.user_data(), entry.result()))
     }
@@ -240,6 +262,25 @@ fn rest(lease: &Lease, skip: usize) -> (*mut u8, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn completions_when_taken_to_make_room_come_out_first_and_are_not_waited_for() {
+        let mut ring = Ring::new(8).unwrap();
+        ring.enable().unwrap();
+        let nop = |n| opcode::Nop::new().build().user_data(n);
+        // SAFETY: the entries name no memory.
+        unsafe { ring.push(&nop(1)) }
+        ring.submit(None).unwrap();
+        ring.make_room(&io::Error::from_raw_os_error(libc::EBUSY));
+        // SAFETY: as above.
+        unsafe { ring.push(&nop(2)) }
+        assert!(ring.ready());
+        // With nothing but the first to come, a wait for a minute would be seen.
+        ring.submit(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(ring.reap(), Some((1, 0)));
+        ring.submit(None).unwrap();
+        assert_eq!((ring.reap(), ring.reap()), (Some((2, 0)), None));
+    }
 
     #[test]
     fn submit_after_an_entry_the_kernel_does_not_take_hands_in_those_behind_it() {

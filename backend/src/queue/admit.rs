@@ -110,7 +110,7 @@ pub(crate) fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::AppTagRule;
+    use crate::queue::{AppTagRule, Lost};
     use crate::store::{Capabilities, DiscardUnit, Geometry, Store, StoreQueue};
     use std::sync::Arc;
 
@@ -144,6 +144,7 @@ mod tests {
             allow_escape: false,
             read_only: false,
             discard: true,
+            lost: Lost::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What all queues of a disk share: its store, and the operator's rules about PI.
 
+use crate::queue::Lost;
 use crate::store::Store;
 use integrity::{AppTag, Profile};
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Disk {
     pub read_only: bool,
     /// Whether discards are offered.
     pub discard: bool,
+    /// Whether a queue of it was lost, with requests under way.
+    pub lost: Lost,
 }
 
 impl Disk {

@@ -10,6 +10,7 @@ use crate::queue::spin::Spin;
 use crate::queue::{Counters, Disk, Stats};
 use blkif::{BackRing, DixLimits, Limits, Pairing, SharedMemory, Start};
 use hypervisor::{DomId, GrantRef, Port};
+use integrity::Profile;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -33,6 +34,19 @@ impl Default for Settings {
     fn default() -> Self {
         Self { pool_bytes: 4 << 20, spin: Duration::from_micros(50), cpu: None }
     }
+}
+
+/// Bytes of buffers that a queue with `pool_bytes` has for data, PI and segment pages; the pool is enlarged to hold the
+/// largest request.
+pub fn buffer_bytes(pool_bytes: usize, profile: Option<&Profile>, max_indirect: u16) -> usize {
+    let (data, per_page) = pool_shape(pool_bytes, profile, max_indirect);
+    Pool::footprint(data, per_page) + Indirect::footprint(max_indirect)
+}
+
+/// Bytes of data of a queue's pool, and of metadata for each of its pages.
+fn pool_shape(pool_bytes: usize, profile: Option<&Profile>, max_indirect: u16) -> (usize, usize) {
+    let largest = usize::from(max_indirect).max(blkif::MAX_SEGMENTS) * PAGE;
+    (pool_bytes.max(largest), profile.map_or(0, |profile| profile.metadata_len(PAGE)))
 }
 
 /// Everything a queue needs.
@@ -90,13 +104,16 @@ pub struct Stopped {
     pub rsp_prod: u32,
     /// Whether the ring is drained and sound, so that it may be attached again.
     pub resumable: bool,
+    /// What it counted from its start to its end.
+    pub stats: Stats,
 }
 
 /// A running queue, held by the control thread. Dropping it stops it.
 pub struct QueueHandle {
     link: Arc<Link>,
     failure: Arc<OnceLock<String>>,
-    thread: Option<JoinHandle<Stopped>>,
+    /// Gives `rsp_prod`, and whether the ring may be attached again.
+    thread: Option<JoinHandle<(u32, bool)>>,
 }
 
 impl QueueHandle {
@@ -109,6 +126,7 @@ impl QueueHandle {
         let bell = Doorbell::new().map_err(resource("a doorbell"))?;
         let link = Arc::new(Link { stop: AtomicBool::new(false), bell, counters: Counters::default() });
         let engine = engine(hypervisor, &setup, &link)?;
+        setup.disk.lost.join(link.bell.clone());
         let failure = Arc::new(OnceLock::new());
         let body = {
             let failure = Arc::clone(&failure);
@@ -142,8 +160,10 @@ impl QueueHandle {
     }
 
     fn join(&mut self) -> Stopped {
-        let lost = Stopped { rsp_prod: 0, resumable: false };
-        self.thread.take().map_or(lost, |thread| thread.join().unwrap_or(lost))
+        let ended = self.thread.take().and_then(|thread| thread.join().ok());
+        let (rsp_prod, resumable) = ended.unwrap_or((0, false));
+        // After the thread's end: what it did while it drained counts.
+        Stopped { rsp_prod, resumable, stats: self.stats() }
     }
 }
 
@@ -172,9 +192,9 @@ fn engine(
         DixLimits { interval: spec.interval, metadata_size: spec.metadata_size }
     });
     let limits = Limits { max_indirect: setup.max_indirect, dix };
-    let largest = usize::from(setup.max_indirect).max(blkif::MAX_SEGMENTS) * PAGE;
-    let per_page = rules.as_ref().map_or(0, |rules| rules.profile().metadata_len(PAGE));
-    let pool = Pool::new(setup.settings.pool_bytes.max(largest), per_page).map_err(resource("buffers"))?;
+    let profile = rules.as_ref().map(Rules::profile);
+    let (bytes, per_page) = pool_shape(setup.settings.pool_bytes, profile, setup.max_indirect);
+    let pool = Pool::new(bytes, per_page).map_err(resource("buffers"))?;
     Ok(Engine {
         uring: Ring::new(SUBMISSIONS)?,
         store: Arc::clone(&setup.disk.store)
@@ -194,13 +214,14 @@ fn engine(
         spin: Spin::new(setup.settings.spin),
         work: Work::default(),
         guest_log: Limit::new(),
+        refusal_log: Limit::new(),
         medium_log: Limit::new(),
         host_log: Limit::new(),
     })
 }
 
 /// The thread: works until stopped, then lets go of everything.
-fn body(mut engine: Engine, setup: &Setup, failure: &OnceLock<String>) -> Stopped {
+fn body(mut engine: Engine, setup: &Setup, failure: &OnceLock<String>) -> (u32, bool) {
     if let Some(cpu) = setup.settings.cpu {
         let mut set = rustix::thread::CpuSet::new();
         set.set(cpu);
@@ -222,10 +243,7 @@ fn body(mut engine: Engine, setup: &Setup, failure: &OnceLock<String>) -> Stoppe
         Ok(Err(failure)) => Some(failure.to_string()),
         Err(_) => Some("an internal error; the log has it".to_owned()),
     };
-    let stopped = Stopped {
-        rsp_prod: engine.ring.indexes().rsp_prod,
-        resumable: reason.is_none() && engine.ring.unanswered() == 0,
-    };
+    let stopped = (engine.ring.indexes().rsp_prod, reason.is_none() && engine.ring.unanswered() == 0);
     drop(engine);
     if let Some(reason) = reason {
         let _ = failure.set(format!("queue {}: {reason}", setup.index));

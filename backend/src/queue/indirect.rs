@@ -52,9 +52,14 @@ struct Pending {
 impl Indirect {
     /// Room for a batch of requests of up to `max_segments` segments.
     pub fn new(max_segments: u16) -> std::io::Result<Self> {
-        let pages = (usize::from(max_segments) * SEGMENT).div_ceil(PAGE).max(1);
+        let pages = pages(max_segments);
         let memory = memmap2::MmapMut::map_anon(REQUESTS * pages * PAGE)?;
         Ok(Self { requests: Vec::with_capacity(REQUESTS), pages, memory, copies: Copies::default() })
+    }
+
+    /// Bytes of its memory.
+    pub fn footprint(max_segments: u16) -> usize {
+        REQUESTS * pages(max_segments) * PAGE
     }
 
     pub fn has_room(&self) -> bool {
@@ -118,4 +123,9 @@ impl Indirect {
         self.requests.clear();
         self.copies.clear();
     }
+}
+
+/// Pages that hold the segments of the largest request.
+fn pages(max_segments: u16) -> usize {
+    (usize::from(max_segments) * SEGMENT).div_ceil(PAGE).max(1)
 }

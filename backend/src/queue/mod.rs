@@ -11,10 +11,12 @@ mod engine;
 mod handle;
 mod indirect;
 mod limit;
+mod lost;
 mod protect;
 mod spin;
 mod stats;
 
 pub use disk::{AppTagRule, Disk, Integrity};
-pub use handle::{QueueError, QueueHandle, Settings, Setup, Stopped};
+pub use handle::{QueueError, QueueHandle, Settings, Setup, Stopped, buffer_bytes};
+pub use lost::Lost;
 pub use stats::{Counters, Stats};

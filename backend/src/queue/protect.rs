@@ -1,6 +1,7 @@
 //! PI on a request's way: checked where the guest sent it, made where it did not, checked again on what comes back.
 
 use crate::io::Lease;
+use crate::queue::stats::Counter;
 use crate::queue::{AppTagRule, Disk, Integrity};
 use blkif::Status;
 use integrity::{AppTag, Escape, Expected, Mismatch, Profile, Tag};
@@ -24,6 +25,18 @@ impl Fault {
             Tag::Application => Status::Application,
             Tag::Reference => Status::Reference,
         }
+    }
+}
+
+impl Fault {
+    /// Counts it where its tag is counted.
+    pub fn count(&self, guard: &Counter, application: &Counter, reference: &Counter) {
+        match self.mismatch.tag {
+            Tag::Guard => guard,
+            Tag::Application => application,
+            Tag::Reference => reference,
+        }
+        .add(1);
     }
 }
 

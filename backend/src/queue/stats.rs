@@ -37,14 +37,20 @@ counters! {
     reads,
     /// Bytes of data read.
     read_bytes,
-    /// Write requests answered with success.
+    /// Write requests answered with success, those with a barrier or a flush included.
     writes,
     /// Bytes of data written.
     written_bytes,
     /// Flush requests, and barriers without data, answered with success.
     flushes,
+    /// Barriers answered with success, with data or without.
+    barriers,
     /// Discard requests answered with success.
     discards,
+    /// Bytes of whole blocks discarded.
+    discarded_bytes,
+    /// Requests whose segments were on pages of their own.
+    indirect_requests,
     /// Requests that came with the guest's own PI.
     dix_requests,
     /// Requests whose PI the daemon made (writes) or checked alone (reads).
@@ -53,10 +59,20 @@ counters! {
     errors,
     /// Requests refused before any I/O: malformed, out of range, forbidden.
     refused,
-    /// Requests from the guest whose PI did not match.
-    guest_mismatches,
-    /// Reads whose PI from the medium did not match.
-    medium_mismatches,
+    /// Requests from the guest whose guard did not match.
+    guest_guard_mismatches,
+    /// Requests from the guest whose application tag did not match.
+    guest_application_mismatches,
+    /// Requests from the guest whose reference tag did not match.
+    guest_reference_mismatches,
+    /// Reads whose guard from the medium did not match.
+    medium_guard_mismatches,
+    /// Reads whose application tag from the medium did not match.
+    medium_application_mismatches,
+    /// Reads whose reference tag from the medium did not match.
+    medium_reference_mismatches,
+    /// Requests that the medium failed.
+    medium_errors,
     /// Intervals read or written with an escape: not protected.
     escaped_intervals,
     /// Grant operations the hypervisor refused.
@@ -65,20 +81,46 @@ counters! {
     turns,
     /// Batches consumed from the ring.
     batches,
-    /// Grant copy calls.
+    /// Grant copy calls: a system call each.
     copy_calls,
     /// Segments copied.
     copies,
-    /// Kernel entries of the io_uring.
+    /// Kernel entries of the io_uring: a system call each.
     submits,
-    /// Notifications sent to the guest.
+    /// Notifications sent to the guest: a system call each.
     notifications,
+    /// Events of the guest's taken: a system call each.
+    events,
+    /// Times the event channel was unmasked before a sleep: a system call each.
+    unmasks,
     /// Wake-ups from sleep.
     wakeups,
     /// Wake-ups that spinning saved.
     spins_won,
     /// Requests for which the ring was left alone, because the pool was exhausted.
     pool_waits,
+}
+
+impl Stats {
+    /// Requests answered with success.
+    pub fn served(&self) -> u64 {
+        self.reads + self.writes + self.flushes + self.discards
+    }
+
+    /// Requests from the guest whose PI did not match.
+    pub fn guest_mismatches(&self) -> u64 {
+        self.guest_guard_mismatches + self.guest_application_mismatches + self.guest_reference_mismatches
+    }
+
+    /// Reads whose PI from the medium did not match.
+    pub fn medium_mismatches(&self) -> u64 {
+        self.medium_guard_mismatches + self.medium_application_mismatches + self.medium_reference_mismatches
+    }
+
+    /// System calls that the queue's thread made for its requests.
+    pub fn system_calls(&self) -> u64 {
+        self.copy_calls + self.submits + self.notifications + self.events + self.unmasks
+    }
 }
 
 /// A counter with one writer: its update is a plain load and store, no locked instruction.

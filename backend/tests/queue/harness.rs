@@ -4,7 +4,7 @@ use crate::host::{Host, Switches};
 use crate::memory::Memory;
 use blkif::{Abi, FrontRing, RawSlot, Response, Segment, SharedMemory, Start, Status};
 use dixback::io::Doorbell;
-use dixback::queue::{AppTagRule, Disk, Integrity, QueueHandle, Settings, Setup, Stopped};
+use dixback::queue::{AppTagRule, Disk, Integrity, Lost, QueueHandle, Settings, Setup, Stopped};
 use hypervisor::sim::{self, Broker, Sim};
 use hypervisor::{Access, DomId, EventChannel, Frontend, PAGE_SIZE, Shared};
 use integrity::{Guard, PiType, Profile, ProfileSpec};
@@ -94,6 +94,7 @@ impl Guest {
             allow_escape: false,
             read_only: false,
             discard: true,
+            lost: Lost::default(),
         });
         let failed = Doorbell::new().unwrap();
         let mut this = Self {

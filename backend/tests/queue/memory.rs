@@ -25,6 +25,8 @@ pub struct State {
     pub hold: bool,
     /// The errno of every completion from now on.
     pub fail: Option<i32>,
+    /// Panic when the next request comes.
+    pub panic: bool,
 }
 
 pub struct Memory {
@@ -43,6 +45,7 @@ impl Memory {
                 asked: Vec::new(),
                 hold: false,
                 fail: None,
+                panic: false,
             }),
             profile,
             bells: Mutex::default(),
@@ -134,7 +137,11 @@ fn transfer(state: &mut State, profile: Option<Profile>, io: &mut Io) {
 
 impl StoreQueue for Queue {
     fn submit(&mut self, io: Io, _: &mut Ring, done: &mut Vec<Completion>) {
-        self.store.state.lock().unwrap().asked.push(Asked { op: io.op, offset: io.offset, bytes: io.bytes });
+        let mut state = self.store.state.lock().unwrap();
+        state.asked.push(Asked { op: io.op, offset: io.offset, bytes: io.bytes });
+        let panics = std::mem::take(&mut state.panic);
+        drop(state);
+        assert!(!panics, "on purpose");
         self.waiting.push_back(io);
         self.work(done);
     }

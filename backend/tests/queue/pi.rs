@@ -82,7 +82,7 @@ fn a_guest_without_pi_has_it_made_and_checked() {
     let read = Request::direct(1, Operation::Read, Sectors(40), &guest.whole(0, 1), false);
     assert_eq!(guest.ask(&Encode::request(&read)).status, Status::Error);
     assert_eq!(guest.get(0, 4096), [0x55; 4096], "what did not match was given to the guest");
-    assert_eq!(guest.queue.as_ref().unwrap().stats().medium_mismatches, 1);
+    assert_eq!(guest.queue.as_ref().unwrap().stats().medium_guard_mismatches, 1);
 }
 
 #[test]

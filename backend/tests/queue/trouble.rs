@@ -88,3 +88,39 @@ fn counters_tell_kernel_entries_flushes_and_how_often_the_pool_was_short() {
     assert_eq!((stats.flushes, stats.writes, stats.pool_waits), (2, 12, 1));
     assert!(stats.submits > 0, "{stats:?}");
 }
+
+#[test]
+fn a_queue_that_is_lost_with_requests_under_way_holds_up_no_other_queue_of_the_disk() {
+    let mut guest = Guest::new(Wish::default());
+    let mut other = Guest::new(Wish::default());
+    other.stop();
+    other.disk = guest.disk.clone();
+    other.start(blkif::Start::At(0));
+    // What a request of the second queue waits for in the store, a range of the first's say, never comes.
+    guest.store.state.lock().unwrap().hold = true;
+    let slot = write(1, &other);
+    other.send(&[slot]);
+    let slot = write(1, &guest);
+    guest.send(&[slot]);
+    wait("both writes", || guest.store.asked().len() == 2);
+    guest.store.state.lock().unwrap().panic = true;
+    let slot = write(2, &guest);
+    guest.send(&[slot]);
+    wait("the end", || guest.queue.as_ref().unwrap().failure().is_some());
+    assert!(guest.disk.lost.is());
+    assert!(!guest.stop().resumable);
+    assert!(other.queue.as_ref().unwrap().failure().is_none(), "it served on until it was told to stop");
+    assert!(!other.stop().resumable);
+}
+
+#[test]
+fn counters_when_a_queue_stops_have_what_it_did_while_it_drained() {
+    let mut guest = Guest::new(Wish::default());
+    guest.store.state.lock().unwrap().hold = true;
+    let slot = write(1, &guest);
+    guest.send(&[slot]);
+    wait("the write", || !guest.store.asked().is_empty());
+    guest.queue.as_ref().unwrap().request_stop();
+    guest.store.release();
+    assert_eq!(guest.stop().stats.writes, 1);
+}

@@ -114,3 +114,13 @@ fn store_when_it_can_only_be_read_then_mode_w_is_refused() {
     assert!(plan("/d", "w", &probe).unwrap_err().contains("mode is w"));
     assert!(plan("/d", "r", &probe).is_ok());
 }
+
+#[test]
+fn buffers_when_the_disk_has_pi_then_are_counted_with_it() {
+    let bytes = |profile| {
+        plan("/d?pool=8MiB&indirect=0", "w", &probe(profile, 512, 512, 1 << 20)).unwrap().queue_bytes()
+    };
+    let (without, with) = (bytes(None), bytes(profile(512, 8, 2)));
+    assert!(without >= 8 << 20);
+    assert_eq!(with - without, (8 << 20) / 512 * 8);
+}

@@ -114,7 +114,7 @@ impl Vbd {
             return Ok(Err(reason));
         }
         let queues = u32::try_from(frontend.rings.len()).unwrap_or(u32::MAX);
-        let permit = match host.caps.reserve(queues, plan.pool) {
+        let permit = match host.caps.reserve(queues, plan.queue_bytes()) {
             Ok(permit) => permit,
             Err(error) => return Ok(Err(error.to_string())),
         };

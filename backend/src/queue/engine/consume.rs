@@ -60,7 +60,7 @@ impl Engine {
         self.link.counters.refused.add(1);
         self.link.counters.errors.add(1);
         let name = &self.disk.name;
-        self.guest_log
+        self.refusal_log
             .log(log::Level::Debug, || format!("{name}: a request was refused: {}", refused.reason));
         for response in &refused.responses {
             self.ring.respond(response);
@@ -104,6 +104,7 @@ impl Engine {
                 self.settle(name, request.sector, bytes)
             }
             Segments::Indirect { count, pages } => {
+                self.link.counters.indirect_requests.add(1);
                 self.indirect.add(name, request.sector, *count, pages);
                 None
             }
@@ -135,7 +136,7 @@ impl Engine {
             Err(refused) => {
                 self.link.counters.refused.add(1);
                 let (disk, kind) = (&self.disk.name, active.kind);
-                self.guest_log.log(log::Level::Debug, || {
+                self.refusal_log.log(log::Level::Debug, || {
                     format!("{disk}: {kind:?} of {bytes} bytes at sector {sector} was refused: {refused}")
                 });
                 self.answer(name, refused.status());
@@ -177,7 +178,7 @@ impl Engine {
                 Err(reason) => {
                     self.link.counters.refused.add(1);
                     let disk = &self.disk.name;
-                    self.guest_log.log(log::Level::Debug, || {
+                    self.refusal_log.log(log::Level::Debug, || {
                         format!("{disk}: an indirect request at sector {sector} was refused: {reason}")
                     });
                     self.answer(name, reason.status());

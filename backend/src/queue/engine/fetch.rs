@@ -53,7 +53,7 @@ impl Engine {
         if let Some((gref, status)) = self.work.copies.fault(&active.place) {
             self.link.counters.grant_errors.add(1);
             let disk = &self.disk.name;
-            self.guest_log.log(log::Level::Debug, || format!("{disk}: grant {gref} of a write: {status}"));
+            self.refusal_log.log(log::Level::Debug, || format!("{disk}: grant {gref} of a write: {status}"));
             return Err(Status::Error);
         }
         let Some(rules) = &self.rules else { return Ok(()) };
@@ -67,7 +67,11 @@ impl Engine {
                 Ok(())
             }
             Err(fault) => {
-                self.link.counters.guest_mismatches.add(1);
+                fault.count(
+                    &self.link.counters.guest_guard_mismatches,
+                    &self.link.counters.guest_application_mismatches,
+                    &self.link.counters.guest_reference_mismatches,
+                );
                 let disk = &self.disk.name;
                 self.guest_log.log(log::Level::Warn, || {
                     format!("{disk}: the guest's PI of a write does not match, nothing was written: {fault}")

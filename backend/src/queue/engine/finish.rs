@@ -60,7 +60,7 @@ impl Engine {
                 Some((gref, status)) => {
                     self.link.counters.grant_errors.add(1);
                     let disk = &self.disk.name;
-                    self.guest_log
+                    self.refusal_log
                         .log(log::Level::Debug, || format!("{disk}: grant {gref} of a read: {status}"));
                     Status::Error
                 }
@@ -81,6 +81,7 @@ impl Engine {
         if let Err(errno) = completion.result {
             let (kind, offset, bytes) = (active.kind, active.offset, active.bytes);
             let disk = &self.disk.name;
+            self.link.counters.medium_errors.add(1);
             self.medium_log.log(log::Level::Error, || {
                 format!("{disk}: {kind:?} of {bytes} bytes at byte {offset} failed: {errno}")
             });
@@ -101,7 +102,11 @@ impl Engine {
             match rules.check_medium(lease, active.offset) {
                 Ok(escaped) => active.escaped = escaped as u64,
                 Err(fault) => {
-                    self.link.counters.medium_mismatches.add(1);
+                    fault.count(
+                        &self.link.counters.medium_guard_mismatches,
+                        &self.link.counters.medium_application_mismatches,
+                        &self.link.counters.medium_reference_mismatches,
+                    );
                     let disk = &self.disk.name;
                     self.medium_log.log(log::Level::Error, || {
                         format!("{disk}: what the medium holds does not match its PI: {fault}")
@@ -159,11 +164,17 @@ impl Engine {
                     counters.read_bytes.add(active.bytes);
                 }
                 Kind::Barrier | Kind::Flush if active.bytes == 0 => counters.flushes.add(1),
-                Kind::Discard { .. } => counters.discards.add(1),
+                Kind::Discard { .. } => {
+                    counters.discards.add(1);
+                    counters.discarded_bytes.add(active.bytes);
+                }
                 Kind::Write | Kind::Barrier | Kind::Flush => {
                     counters.writes.add(1);
                     counters.written_bytes.add(active.bytes);
                 }
+            }
+            if active.kind == Kind::Barrier {
+                counters.barriers.add(1);
             }
             if active.payload.is_some() {
                 counters.dix_requests.add(1);

@@ -25,6 +25,7 @@ impl Engine {
         }
         if std::mem::take(&mut self.work.masked) {
             // After the work and before the last look at the ring: what was notified meanwhile is delivered now.
+            self.link.counters.unmasks.add(1);
             let unmasked = self.channel.unmask();
             if self.heard(unmasked).is_none() {
                 return Ok(());

@@ -66,6 +66,8 @@ pub(crate) enum Failure {
     Kernel(#[source] io::Error),
     #[error("event channel: {0}")]
     Event(#[from] hypervisor::Error),
+    #[error("another queue of the disk failed with requests under way, and these may wait for them")]
+    Lost,
 }
 
 /// One queue, owned by its thread.
@@ -87,7 +89,10 @@ pub(crate) struct Engine {
     pub indirect: Indirect,
     pub spin: Spin,
     pub work: Work,
+    /// Mismatches of the guest's PI.
     pub guest_log: Limit,
+    /// Requests refused, which is told at debug only.
+    pub refusal_log: Limit,
     pub medium_log: Limit,
     pub host_log: Limit,
 }
@@ -131,6 +136,9 @@ impl Engine {
             if self.stopping() && self.table.is_empty() {
                 return self.work.broken.take().map_or(Ok(()), Err);
             }
+            if self.stopping() && self.disk.lost.is() {
+                return Err(self.work.broken.take().unwrap_or(Failure::Lost));
+            }
             self.idle()?;
         }
     }
@@ -143,6 +151,7 @@ impl Engine {
         self.uring.submit(None).map_err(Failure::Kernel)?;
         worked |= self.reap();
         if std::mem::take(&mut self.work.event_due) {
+            self.link.counters.events.add(1);
             let acknowledged = self.channel.acknowledge();
             self.work.masked |= self.heard(acknowledged).unwrap_or(false);
         }
@@ -184,21 +193,22 @@ impl Drop for Engine {
         if self.table.is_empty() {
             return;
         }
-        // Only after a panic, or if io_uring itself failed, are requests left. What is here goes back to the pool. What
+        // Only after a panic, here or on another queue, or if io_uring itself failed, are requests left. What is here goes back to the pool. What
         // the store has, the kernel may still work on, and nobody can wait for it any more: its buffers (the pool keeps
         // its memory while a lease is out) and the store's own stay where they are, for good.
         let done = self.work.done.drain(..).filter_map(|completion| completion.buffer);
         for lease in self.table.leases().chain(done) {
             self.pool.give_back(lease);
         }
-        std::mem::forget(std::mem::replace(&mut self.store, Box::new(Lost)));
+        std::mem::forget(std::mem::replace(&mut self.store, Box::new(Gone)));
+        self.disk.lost.declare();
     }
 }
 
 /// In the place of a store's queue that is left to the kernel.
-struct Lost;
+struct Gone;
 
-impl StoreQueue for Lost {
+impl StoreQueue for Gone {
     fn submit(&mut self, io: Io, _: &mut Ring, done: &mut Vec<Completion>) {
         done.push(Completion { id: io.id, buffer: io.buffer, result: Err(Errno(libc::EIO)) });
     }

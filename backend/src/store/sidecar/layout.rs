@@ -32,7 +32,8 @@ pub struct Piece {
     pub in_block: Range<usize>,
     /// The same bytes in the run's metadata.
     pub in_run: Range<usize>,
-    /// Whether these are all entries that the block has.
+    /// Whether these are all entries that the block has room for. A last block that is not full is never whole: the disk
+    /// may grow into it.
     pub whole: bool,
 }
 
@@ -86,7 +87,7 @@ impl Layout {
     pub fn piece(&self, first: u64, count: u64, block: u64) -> Piece {
         let entry = self.entry();
         let block_first = block * u64::from(self.per_block);
-        let block_end = (block_first + u64::from(self.per_block)).min(self.intervals);
+        let block_end = block_first + u64::from(self.per_block);
         let (from, to) = (first.max(block_first), (first + count).min(block_end));
         // Both differences are bounded by a block's entries or the run's length, which is in memory.
         let bytes = |intervals: u64| intervals as usize * entry;
@@ -145,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn whole_when_the_last_block_is_short_means_all_it_has() {
+    fn whole_when_the_last_block_is_short_is_false_for_the_disk_may_grow_into_it() {
         let layout = Layout::new(&profile(8, 512), 600 * 512, 0);
         assert_eq!(layout.blocks(), 2);
-        assert!(layout.piece(0, 600, 0).whole && layout.piece(0, 600, 1).whole);
-        assert!(!layout.piece(1, 599, 0).whole && !layout.piece(0, 599, 1).whole);
+        assert!(layout.piece(0, 600, 0).whole && !layout.piece(0, 600, 1).whole);
+        assert!(!layout.piece(1, 599, 0).whole && layout.piece(0, 1024, 1).whole);
         assert_eq!((layout.data_per_block(), layout.position(3)), (512 * 512, 3 * 4096));
     }
 }
