@@ -1,9 +1,11 @@
 //! What queues and stores share: a ring to the kernel, a pool of private buffers, a doorbell between threads.
 
+mod attr;
 mod doorbell;
 mod pool;
 mod ring;
 
+pub use attr::PiAttr;
 pub use doorbell::Doorbell;
 pub use pool::{Lease, PAGE, Pool};
-pub use ring::{Owner, Ring, RingError};
+pub use ring::{Owner, Ring, RingError, Transfer};

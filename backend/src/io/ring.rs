@@ -1,13 +1,17 @@
 //! A queue's io_uring, the one place where its thread waits.
 //!
-//! The queue and its store share the ring; the top byte of `user_data` says whose completion it is.
+//! The queue and its store share the ring; the top byte of `user_data` says whose completion it is. A ring of wide
+//! entries (SQE128, CQE32) takes NVMe commands beside everything else.
 
-use crate::io::{Lease, Pool};
+use crate::io::attr::attach;
+use crate::io::{Lease, PiAttr, Pool};
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, Submitter, cqueue, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 /// Whose completion a `user_data` names. The lower 56 bits are the owner's.
@@ -59,11 +63,40 @@ pub enum RingError {
 
 /// An io_uring with room for `entries` submissions; a full submission queue is submitted and goes on.
 pub struct Ring {
-    uring: IoUring,
+    uring: Uring,
     /// Completions taken to make room in the kernel, not yet given out.
     early: VecDeque<(u64, i32)>,
     fixed: bool,
     submits: u64,
+}
+
+/// The two shapes of entries a ring can have.
+enum Uring {
+    Narrow(IoUring),
+    Wide(IoUring<squeue::Entry128, cqueue::Entry32>),
+}
+
+/// The same said of either shape.
+macro_rules! either {
+    ($uring:expr, $name:ident => $what:expr) => {
+        match $uring {
+            Uring::Narrow($name) => $what,
+            Uring::Wide($name) => $what,
+        }
+    };
+}
+
+/// Where data goes to or comes from, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// The file or device.
+    pub fd: RawFd,
+    /// Where on it, in bytes.
+    pub offset: u64,
+    /// A write, with flags of pwritev2 (RWF_DSYNC for FUA); else a read.
+    pub write: Option<i32>,
+    /// The PI that goes with it.
+    pub pi: Option<NonNull<PiAttr>>,
 }
 
 impl Ring {
@@ -72,27 +105,28 @@ impl Ring {
     /// # Errors
     /// [`RingError`], which says in one line what is missing.
     pub fn new(entries: u32) -> Result<Self, RingError> {
-        // One thread submits and reaps, and runs the kernel's completion work only when it enters: fewer
-        // interruptions (SINGLE_ISSUER and DEFER_TASKRUN are Linux 6.1).
-        let modern = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_r_disabled()
-            .setup_cqsize(entries * 4)
-            .build(entries);
-        let uring = match modern {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                IoUring::builder().setup_r_disabled().setup_cqsize(entries * 4).build(entries)
-            }
-            other => other,
-        };
-        let uring = uring.map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOSYS) => RingError::Missing,
-            Some(libc::EPERM | libc::EACCES) => RingError::Disabled(error),
-            _ => RingError::Setup(error),
-        })?;
-        Ok(Self { uring, early: VecDeque::new(), fixed: false, submits: 0 })
+        Ok(Self::of(Uring::Narrow(build(entries)?)))
+    }
+
+    /// Sets up a ring of wide entries, which [`push_wide`](Ring::push_wide) needs (Linux 5.19).
+    ///
+    /// # Errors
+    /// [`RingError`], which says in one line what is missing.
+    pub fn wide(entries: u32) -> Result<Self, RingError> {
+        Ok(Self::of(Uring::Wide(build(entries)?)))
+    }
+
+    fn of(uring: Uring) -> Self {
+        Self { uring, early: VecDeque::new(), fixed: false, submits: 0 }
+    }
+
+    fn submitter(&self) -> Submitter<'_> {
+        either!(&self.uring, uring => uring.submitter())
+    }
+
+    /// Whether a pool's pages are registered, as buffer 0.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
     }
 
     /// Makes the calling thread the ring's one issuer. Called once, by the thread that will use it.
@@ -100,7 +134,7 @@ impl Ring {
     /// # Errors
     /// The kernel refuses.
     pub fn enable(&mut self) -> io::Result<()> {
-        self.uring.submitter().register_enable_rings()
+        self.submitter().register_enable_rings()
     }
 
     /// Registers a pool's pages, so that the kernel need not pin them for each request. Where it refuses (a
@@ -109,7 +143,7 @@ impl Ring {
         let (base, length) = pool.data_range();
         let iovec = libc::iovec { iov_base: base.cast(), iov_len: length };
         // SAFETY: the pool's pages stay mapped while the ring lives: the queue drops its ring before its pool.
-        match unsafe { self.uring.submitter().register_buffers(&[iovec]) } {
+        match unsafe { self.submitter().register_buffers(&[iovec]) } {
             Ok(()) => self.fixed = true,
             Err(error) => log::debug!("buffers are not registered ({error}); raise LimitMEMLOCK to allow it"),
         }
@@ -121,16 +155,39 @@ impl Ring {
     /// Every buffer the entry names must stay valid and unaliased until its completion has been taken.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) {
         loop {
-            // SAFETY: the caller's promise, handed on.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+            let pushed = match &mut self.uring {
+                // SAFETY: the caller's promise, handed on.
+                Uring::Narrow(uring) => unsafe { uring.submission().push(entry) },
+                // SAFETY: as above.
+                Uring::Wide(uring) => unsafe { uring.submission().push(&entry.clone().into()) },
+            };
+            if pushed.is_ok() {
                 return;
             }
-            // Full: the kernel takes what is there.
-            self.submits += 1;
-            match self.uring.submit() {
-                Ok(_) => {}
-                Err(error) => self.make_room(&error),
+            self.submit_full();
+        }
+    }
+
+    /// Queues a wide entry. False on a ring that has none; nothing is queued then.
+    ///
+    /// # Safety
+    /// Every buffer the entry names must stay valid and unaliased until its completion has been taken.
+    pub unsafe fn push_wide(&mut self, entry: &squeue::Entry128) -> bool {
+        loop {
+            let Uring::Wide(uring) = &mut self.uring else { return false };
+            // SAFETY: the caller's promise, handed on.
+            if unsafe { uring.submission().push(entry) }.is_ok() {
+                return true;
             }
+            self.submit_full();
+        }
+    }
+
+    /// The submission queue is full: the kernel takes what is there.
+    fn submit_full(&mut self) {
+        self.submits += 1;
+        if let Err(error) = self.submitter().submit() {
+            self.make_room(&error);
         }
     }
 
@@ -141,8 +198,9 @@ impl Ring {
             Some(libc::EINTR) => {}
             // Completions that found no room wait in the kernel, which takes nothing more until some are gone.
             Some(libc::EBUSY) => {
-                let entries = self.uring.completion().map(|entry| (entry.user_data(), entry.result()));
-                self.early.extend(entries);
+                while let Some(completion) = self.next() {
+                    self.early.push_back(completion);
+                }
             }
             // Short of memory.
             Some(libc::EAGAIN) => std::thread::sleep(Duration::from_millis(1)),
@@ -150,29 +208,45 @@ impl Ring {
         }
     }
 
-    /// Queues a read of a whole lease from `fd` at `offset`.
-    pub fn read(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, user_data: u64) {
-        let (at, length) = rest(lease, skip);
-        let entry = if self.fixed {
-            opcode::ReadFixed::new(types::Fd(fd), at, length, 0).offset(offset).build()
-        } else {
-            opcode::Read::new(types::Fd(fd), at, length).offset(offset).build()
+    /// Queues a transfer of a `part` of a lease's data, in bytes.
+    ///
+    /// # Safety
+    /// The attribute that the transfer names, if any, and the buffer that it names stay valid and unaliased until the
+    /// completion has been taken.
+    pub unsafe fn transfer(&mut self, transfer: Transfer, lease: &Lease, part: Range<usize>, user_data: u64) {
+        debug_assert!(part.start < part.end && part.end <= lease.len());
+        let at = lease.data_ptr().wrapping_add(part.start);
+        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        let Transfer { fd, offset, write, pi } = transfer;
+        let fd = types::Fd(fd);
+        let mut entry = match (write, self.fixed) {
+            (None, true) => opcode::ReadFixed::new(fd, at, length, 0).offset(offset).build(),
+            (None, false) => opcode::Read::new(fd, at, length).offset(offset).build(),
+            (Some(flags), true) => {
+                opcode::WriteFixed::new(fd, at, length, 0).offset(offset).rw_flags(flags).build()
+            }
+            (Some(flags), false) => opcode::Write::new(fd, at, length).offset(offset).rw_flags(flags).build(),
         };
-        // SAFETY: the store owns the lease until it takes this completion.
+        if let Some(pi) = pi {
+            attach(&mut entry, pi);
+        }
+        // SAFETY: the caller keeps what `pi` names, and the store the lease, until it takes this completion.
         unsafe { self.push(&entry.user_data(user_data)) }
     }
 
-    /// Queues a write of a whole lease to `fd` at `offset`, with `flags` of pwritev2 (RWF_DSYNC for FUA).
+    /// Queues a read of a lease, but for its first `skip` bytes, from `fd` at `offset`.
+    pub fn read(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, user_data: u64) {
+        let transfer = Transfer { fd, offset, write: None, pi: None };
+        // SAFETY: there is no attribute.
+        unsafe { self.transfer(transfer, lease, skip..lease.len(), user_data) }
+    }
+
+    /// Queues a write of a lease, but for its first `skip` bytes, to `fd` at `offset`, with `flags` of pwritev2
+    /// (RWF_DSYNC for FUA).
     pub fn write(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, flags: i32, user_data: u64) {
-        let (at, length) = rest(lease, skip);
-        let at = at.cast_const();
-        let entry = if self.fixed {
-            opcode::WriteFixed::new(types::Fd(fd), at, length, 0).offset(offset).rw_flags(flags).build()
-        } else {
-            opcode::Write::new(types::Fd(fd), at, length).offset(offset).rw_flags(flags).build()
-        };
-        // SAFETY: the store owns the lease until it takes this completion.
-        unsafe { self.push(&entry.user_data(user_data)) }
+        let transfer = Transfer { fd, offset, write: Some(flags), pi: None };
+        // SAFETY: there is no attribute.
+        unsafe { self.transfer(transfer, lease, skip..lease.len(), user_data) }
     }
 
     /// Queues a one-shot poll for `fd` to become readable.
@@ -184,7 +258,9 @@ impl Ring {
 
     /// Whether a completion can be taken, now or by entering the kernel once without waiting.
     pub fn ready(&mut self) -> bool {
-        !self.early.is_empty() || !self.uring.completion().is_empty() || self.taskrun()
+        !self.early.is_empty()
+            || either!(&mut self.uring, uring => !uring.completion().is_empty())
+            || self.taskrun()
     }
 
     /// Hands everything queued to the kernel and, with `wait`, sleeps until a completion is there or the time is
@@ -206,11 +282,11 @@ impl Ring {
                 }
                 let queued = u32::try_from(queued).unwrap_or(u32::MAX);
                 // SAFETY: no argument is passed; what the queued entries name is their pushers' promise.
-                unsafe { self.uring.submitter().enter::<()>(queued, 0, GETEVENTS, None) }
+                unsafe { self.submitter().enter::<()>(queued, 0, GETEVENTS, None) }
             }
             Some(limit) => {
                 let limit = Timespec::from(limit);
-                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+                self.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
             }
         };
         self.submits += 1;
@@ -231,21 +307,26 @@ impl Ring {
     /// The next completion: `user_data` and result.
     pub fn reap(&mut self) -> Option<(u64, i32)> {
         // Those first: they are older.
-        if let Some(early) = self.early.pop_front() {
-            return Some(early);
+        self.early.pop_front().or_else(|| self.next())
+    }
+
+    fn next(&mut self) -> Option<(u64, i32)> {
+        match &mut self.uring {
+            Uring::Narrow(uring) => {
+                uring.completion().next().map(|entry| (entry.user_data(), entry.result()))
+            }
+            Uring::Wide(uring) => uring.completion().next().map(|entry| (entry.user_data(), entry.result())),
         }
-        let entry = self.uring.completion().next()?;
-        Some((entry.user_data(), entry.result()))
     }
 
     /// Whether completions wait for the kernel to be entered (DEFER_TASKRUN).
     fn taskrun(&mut self) -> bool {
-        self.uring.submission().taskrun()
+        either!(&mut self.uring, uring => uring.submission().taskrun())
     }
 
     /// How many entries wait to be submitted.
     pub fn pending(&mut self) -> usize {
-        self.uring.submission().len()
+        either!(&mut self.uring, uring => uring.submission().len())
     }
 
     /// How often the kernel was entered.
@@ -254,9 +335,28 @@ impl Ring {
     }
 }
 
-fn rest(lease: &Lease, skip: usize) -> (*mut u8, u32) {
-    debug_assert!(skip < lease.len());
-    (lease.data_ptr().wrapping_add(skip), u32::try_from(lease.len() - skip).unwrap_or(u32::MAX))
+/// Sets a ring of either shape up for one thread.
+fn build<S: squeue::EntryMarker, C: cqueue::EntryMarker>(entries: u32) -> Result<IoUring<S, C>, RingError> {
+    // One thread submits and reaps, and runs the kernel's completion work only when it enters: fewer
+    // interruptions (SINGLE_ISSUER and DEFER_TASKRUN are Linux 6.1).
+    let modern = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_r_disabled()
+        .setup_cqsize(entries * 4)
+        .build(entries);
+    let uring = match modern {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_r_disabled().setup_cqsize(entries * 4).build(entries)
+        }
+        other => other,
+    };
+    uring.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSYS) => RingError::Missing,
+        Some(libc::EPERM | libc::EACCES) => RingError::Disabled(error),
+        _ => RingError::Setup(error),
+    })
 }
 
 #[cfg(test)]
@@ -297,5 +397,27 @@ mod tests {
             taken.extend(std::iter::from_fn(|| ring.reap()));
         }
         assert_eq!(taken, [(1, -libc::EINVAL), (2, 0)]);
+    }
+
+    #[test]
+    fn wide_ring_when_given_entries_of_either_shape_completes_both() {
+        let mut ring = match Ring::wide(8) {
+            Ok(ring) => ring,
+            Err(error) => panic!("{error}"),
+        };
+        ring.enable().unwrap();
+        // SAFETY: the entry names no memory.
+        unsafe { ring.push(&opcode::Nop::new().build().user_data(1)) }
+        // SAFETY: as above.
+        assert!(unsafe { ring.push_wide(&squeue::Entry128::from(opcode::Nop::new().build().user_data(2))) });
+        assert_eq!(ring.pending(), 2);
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            ring.submit(None).unwrap();
+            taken.extend(std::iter::from_fn(|| ring.reap()));
+        }
+        assert_eq!(taken, [(1, 0), (2, 0)]);
+        // SAFETY: nothing is queued on a narrow ring.
+        assert!(!unsafe { Ring::new(8).unwrap().push_wide(&opcode::Nop::new().build().into()) });
     }
 }

@@ -196,7 +196,7 @@ fn engine(
     let (bytes, per_page) = pool_shape(setup.settings.pool_bytes, profile, setup.max_indirect);
     let pool = Pool::new(bytes, per_page).map_err(resource("buffers"))?;
     Ok(Engine {
-        uring: Ring::new(SUBMISSIONS)?,
+        uring: if setup.disk.store.wide_ring() { Ring::wide(SUBMISSIONS)? } else { Ring::new(SUBMISSIONS)? },
         store: Arc::clone(&setup.disk.store)
             .queue(link.bell.clone())
             .map_err(resource("a queue of the store"))?,

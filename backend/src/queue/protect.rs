@@ -20,11 +20,16 @@ pub(crate) struct Fault {
 impl Fault {
     /// What a DIX guest is told in its payload slot.
     pub fn status(&self) -> Status {
-        match self.mismatch.tag {
-            Tag::Guard => Status::Guard,
-            Tag::Application => Status::Application,
-            Tag::Reference => Status::Reference,
-        }
+        status_of(self.mismatch.tag)
+    }
+}
+
+/// What a DIX guest is told of a tag that does not match.
+pub(crate) fn status_of(tag: Tag) -> Status {
+    match tag {
+        Tag::Guard => Status::Guard,
+        Tag::Application => Status::Application,
+        Tag::Reference => Status::Reference,
     }
 }
 

@@ -65,13 +65,13 @@ counters! {
     guest_application_mismatches,
     /// Requests from the guest whose reference tag did not match.
     guest_reference_mismatches,
-    /// Reads whose guard from the medium did not match.
+    /// Reads whose guard from the medium did not match; and writes, where the device that refused them says so.
     medium_guard_mismatches,
-    /// Reads whose application tag from the medium did not match.
+    /// The same of application tags.
     medium_application_mismatches,
-    /// Reads whose reference tag from the medium did not match.
+    /// The same of reference tags.
     medium_reference_mismatches,
-    /// Requests that the medium failed.
+    /// Requests that the medium failed otherwise.
     medium_errors,
     /// Intervals read or written with an escape: not protected.
     escaped_intervals,

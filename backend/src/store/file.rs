@@ -66,7 +66,7 @@ struct FileQueue {
 impl StoreQueue for FileQueue {
     fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>) {
         if let Err(error) = admit(&io, &self.store.geometry(), &self.store.capabilities) {
-            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error) });
+            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error.into()) });
         }
         let slot = self.active.insert(Active { io, moved: 0 });
         self.start(slot, ring);
@@ -85,7 +85,7 @@ impl StoreQueue for FileQueue {
                 active.moved += moved;
                 return self.start(slot, ring);
             }
-            Outcome::Failed(error) => Err(error),
+            Outcome::Failed(error) => Err(error.into()),
         };
         let Active { io, .. } = self.active.remove(slot);
         done.push(Completion { id: io.id, buffer: io.buffer, result });

@@ -30,7 +30,7 @@ pub use spec::{PiSource, Probe, StoreSpec, open, probe};
 pub(crate) use null::parse_size;
 
 use crate::io::{Doorbell, Lease, Ring};
-use integrity::Profile;
+use integrity::{Profile, Tag};
 use std::io;
 use std::sync::Arc;
 
@@ -72,8 +72,60 @@ pub struct Completion {
     pub id: u32,
     /// The buffer handed in.
     pub buffer: Option<Lease>,
-    /// How it went: an errno on failure. EILSEQ means that the device found PI that does not match.
-    pub result: Result<(), Errno>,
+    /// How it went.
+    pub result: Result<(), IoError>,
+}
+
+/// Why an [`Io`] failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoError {
+    /// The kernel's reason.
+    Kernel(Errno),
+    /// PI that does not match, found below the queue: by the device, or by the store on the way to it.
+    Mismatch(PiFault),
+}
+
+impl IoError {
+    /// The kernel error number that says the same: EILSEQ for a mismatch, as the block layer has it.
+    pub fn errno(&self) -> Errno {
+        match self {
+            IoError::Kernel(errno) => *errno,
+            IoError::Mismatch(_) => Errno(libc::EILSEQ),
+        }
+    }
+}
+
+impl From<Errno> for IoError {
+    fn from(errno: Errno) -> Self {
+        IoError::Kernel(errno)
+    }
+}
+
+/// PI that does not match, as far as could be found out. A device says little: NVMe which tag, a block device nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PiFault {
+    /// Which tag.
+    pub tag: Option<Tag>,
+    /// Where its interval starts, in bytes on the disk.
+    pub offset: Option<u64>,
+    /// What the tag should have been, and what it is.
+    pub values: Option<(u64, u64)>,
+}
+
+impl std::fmt::Display for PiFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.offset {
+            Some(offset) => write!(f, "byte {offset}: ")?,
+            None => f.write_str("an interval that could not be told: ")?,
+        }
+        match (self.tag, self.values) {
+            (Some(tag), Some((expected, actual))) => {
+                write!(f, "{tag} tag is {actual:#x}, expected {expected:#x}")
+            }
+            (Some(tag), None) => write!(f, "{tag} tag"),
+            (None, _) => f.write_str("the device does not say which tag"),
+        }
+    }
 }
 
 /// A kernel error number.
@@ -133,6 +185,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The kernel refuses a resource.
     fn queue(self: Arc<Self>, doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>>;
+
+    /// Whether its queues need a ring of wide entries ([`Ring::wide`]).
+    fn wide_ring(&self) -> bool {
+        false
+    }
 
     /// Makes everything durable and leaves the store as one that was closed cleanly. Called once, by the control
     /// thread, after every queue has drained and gone.

@@ -1,7 +1,9 @@
 //! A store in memory that a test can hold up, inspect and damage.
 
 use dixback::io::{Doorbell, Ring};
-use dixback::store::{Capabilities, Completion, DiscardUnit, Errno, Geometry, Io, Op, Store, StoreQueue};
+use dixback::store::{
+    Capabilities, Completion, DiscardUnit, Errno, Geometry, Io, IoError, Op, PiFault, Store, StoreQueue,
+};
 use integrity::Profile;
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +29,8 @@ pub struct State {
     pub fail: Option<i32>,
     /// Panic when the next request comes.
     pub panic: bool,
+    /// What every completion from now on found, as a device that checks PI.
+    pub mismatch: Option<PiFault>,
 }
 
 pub struct Memory {
@@ -46,6 +50,7 @@ impl Memory {
                 hold: false,
                 fail: None,
                 panic: false,
+                mismatch: None,
             }),
             profile,
             bells: Mutex::default(),
@@ -100,9 +105,10 @@ impl Queue {
         while !state.hold
             && let Some(mut io) = self.waiting.pop_front()
         {
-            let result = match state.fail {
-                Some(errno) => Err(Errno(errno)),
-                None => {
+            let result = match (state.fail, state.mismatch) {
+                (Some(errno), _) => Err(Errno(errno).into()),
+                (None, Some(fault)) => Err(IoError::Mismatch(fault)),
+                (None, None) => {
                     transfer(&mut state, self.store.profile, &mut io);
                     Ok(())
                 }

@@ -3,7 +3,8 @@
 use crate::harness::{Guest, Wish, profile};
 use blkif::{Encode, Operation, RawSlot, Request, Sectors, Status};
 use dixback::queue::{AppTagRule, Disk, Integrity};
-use integrity::{AppTag, Expected};
+use dixback::store::PiFault;
+use integrity::{AppTag, Expected, Tag};
 
 /// A pair over pages 0.. (data) and 100 (metadata).
 fn pair(guest: &Guest, operation: Operation, sector: u64, pages: usize) -> [RawSlot; 2] {
@@ -182,4 +183,27 @@ fn an_indirect_pair_of_the_largest_size_goes_through_unaligned_pages() {
     let mut back = vec![0; bytes];
     guest.pages.read(2048, &mut back);
     assert!(back == data);
+}
+
+#[test]
+fn a_mismatch_that_the_device_found_reaches_the_guest_with_its_tag() {
+    let mut guest = Guest::new(Wish::default());
+    fill(&guest, 1, 1, 24, 0);
+    let cases = [
+        (Some(Tag::Guard), Status::Guard),
+        (Some(Tag::Application), Status::Application),
+        (Some(Tag::Reference), Status::Reference),
+        (None, Status::Error),
+    ];
+    for (operation, (tag, expected)) in [Operation::Write, Operation::Read]
+        .into_iter()
+        .flat_map(|operation| cases.map(|case| (operation, case)))
+    {
+        guest.store.state.lock().unwrap().mismatch =
+            Some(PiFault { tag, offset: Some(25 * 512), values: None });
+        let slots = pair(&guest, operation, 24, 1);
+        assert_eq!(statuses(&mut guest, &slots), [Status::Error, expected], "{operation:?} {tag:?}");
+    }
+    let stats = guest.queue.as_ref().unwrap().stats();
+    assert_eq!((stats.medium_mismatches(), stats.medium_errors), (6, 2));
 }

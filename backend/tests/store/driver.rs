@@ -130,7 +130,7 @@ impl Driver {
         let id = self.start(Op::Write { fua }, offset, data.len() as u64, Some(lease));
         let completion = self.wait(id);
         self.give_back(completion.buffer.unwrap());
-        completion.result
+        completion.result.map_err(|error| error.errno())
     }
 
     /// Reads data and metadata.
@@ -143,18 +143,19 @@ impl Driver {
         let lease = completion.buffer.unwrap();
         let (data, metadata) = lease.parts();
         let result = completion.result.map(|()| (data.to_vec(), metadata.to_vec()));
+        let result = result.map_err(|error| error.errno());
         self.give_back(lease);
         result
     }
 
     pub fn discard(&mut self, offset: u64, bytes: u64) -> Result<(), Errno> {
         let id = self.start(Op::Discard, offset, bytes, None);
-        self.wait(id).result
+        self.wait(id).result.map_err(|error| error.errno())
     }
 
     pub fn flush(&mut self) -> Result<(), Errno> {
         let id = self.start(Op::Flush, 0, 0, None);
-        self.wait(id).result
+        self.wait(id).result.map_err(|error| error.errno())
     }
 }
 

@@ -138,7 +138,7 @@ fn submit_when_the_request_is_impossible_ends_with_an_errno() {
     let wrong = driver.buffer(1024);
     let id = driver.start(Op::Read, 0, 512, Some(wrong));
     let completion = driver.wait(id);
-    assert_eq!(completion.result, Err(Errno(libc::EINVAL)));
+    assert_eq!(completion.result, Err(Errno(libc::EINVAL).into()));
     driver.give_back(completion.buffer.unwrap());
     drop(driver);
     drop(store);

@@ -4,9 +4,11 @@ use super::{BELL, Engine};
 use crate::io::Owner;
 use crate::queue::active::Stage;
 use crate::queue::admit::Kind;
-use crate::store::{Completion, Op};
+use crate::queue::protect::status_of;
+use crate::store::{Completion, IoError, Op};
 use blkif::Status;
 use hypervisor::Direction;
+use integrity::Tag;
 
 impl Engine {
     /// Takes the io_uring's completions; whether there were any.
@@ -78,15 +80,8 @@ impl Engine {
         if completion.buffer.is_some() {
             active.lease = completion.buffer;
         }
-        if let Err(errno) = completion.result {
-            let (kind, offset, bytes) = (active.kind, active.offset, active.bytes);
-            let disk = &self.disk.name;
-            self.link.counters.medium_errors.add(1);
-            self.medium_log.log(log::Level::Error, || {
-                format!("{disk}: {kind:?} of {bytes} bytes at byte {offset} failed: {errno}")
-            });
-            let status = if errno.0 == libc::EOPNOTSUPP { Status::Unsupported } else { Status::Error };
-            self.answer(name, status);
+        if let Err(error) = completion.result {
+            self.failed(name, error);
             return;
         }
         if active.stage == Stage::FlushFirst {
@@ -124,6 +119,42 @@ impl Engine {
         }
         active.place = start..copies.len();
         self.work.outgoing.push(name);
+    }
+
+    /// Answers a request that the store could not do.
+    fn failed(&mut self, name: u32, error: IoError) {
+        let active = &self.table[name];
+        let (kind, offset, bytes) = (active.kind, active.offset, active.bytes);
+        let disk = &self.disk.name;
+        let status = match error {
+            IoError::Kernel(errno) => {
+                self.link.counters.medium_errors.add(1);
+                self.medium_log.log(log::Level::Error, || {
+                    format!("{disk}: {kind:?} of {bytes} bytes at byte {offset} failed: {errno}")
+                });
+                if errno.0 == libc::EOPNOTSUPP { Status::Unsupported } else { Status::Error }
+            }
+            IoError::Mismatch(fault) => {
+                let counters = &self.link.counters;
+                let counter = match fault.tag {
+                    Some(Tag::Guard) => &counters.medium_guard_mismatches,
+                    Some(Tag::Application) => &counters.medium_application_mismatches,
+                    Some(Tag::Reference) => &counters.medium_reference_mismatches,
+                    None => &counters.medium_errors,
+                };
+                counter.add(1);
+                let interval = self.rules.map(|rules| rules.profile().interval() as u64);
+                let place = fault.offset.zip(interval).map(|(at, interval)| at / interval);
+                let place = place.map_or(String::new(), |interval| format!("interval {interval}, "));
+                self.medium_log.log(log::Level::Error, || {
+                    format!(
+                        "{disk}: {kind:?} of {bytes} bytes at byte {offset}: PI does not match below, {place}{fault}"
+                    )
+                });
+                fault.tag.map_or(Status::Error, status_of)
+            }
+        };
+        self.answer(name, status);
     }
 
     pub(super) fn run_copies(&mut self) {

@@ -210,7 +210,7 @@ struct Gone;
 
 impl StoreQueue for Gone {
     fn submit(&mut self, io: Io, _: &mut Ring, done: &mut Vec<Completion>) {
-        done.push(Completion { id: io.id, buffer: io.buffer, result: Err(Errno(libc::EIO)) });
+        done.push(Completion { id: io.id, buffer: io.buffer, result: Err(Errno(libc::EIO).into()) });
     }
 
     fn complete(&mut self, _: u64, _: i32, _: &mut Ring, _: &mut Vec<Completion>) {}

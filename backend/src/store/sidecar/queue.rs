@@ -20,7 +20,7 @@ use crate::store::inbox::{Inbox, Waiter, Wake};
 use crate::store::ranges::Span;
 use crate::store::sidecar::cache::{Access, Found, Frame, Kick};
 use crate::store::sidecar::{BLOCK, Shared};
-use crate::store::{Completion, Errno, Io, Op, StoreQueue};
+use crate::store::{Completion, Errno, Io, IoError, Op, StoreQueue};
 use io_uring::{opcode, types};
 use slab::Slab;
 use std::ops::Range;
@@ -83,7 +83,7 @@ impl SidecarQueue {
 impl StoreQueue for SidecarQueue {
     fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>) {
         if let Err(error) = admit(&io, &self.shared.geometry, &self.shared.capabilities) {
-            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error) });
+            return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error.into()) });
         }
         let first = io.offset / self.shared.pi.layout.interval();
         let (op, bytes) = (io.op, io.bytes);
@@ -275,7 +275,7 @@ impl SidecarQueue {
 
     fn end(&mut self, slot: usize, result: Result<(), Errno>, done: &mut Vec<Completion>) {
         let Request { io, .. } = self.requests.remove(slot);
-        done.push(Completion { id: io.id, buffer: io.buffer, result });
+        done.push(Completion { id: io.id, buffer: io.buffer, result: result.map_err(IoError::from) });
     }
 
     fn fail(&mut self, slot: usize, error: Errno) {
