@@ -1,8 +1,8 @@
-//! `dixback image protect | scrub | reseal`.
+//! `dixback image protect | scrub | reseal | resize`.
 
 use crate::image::{
-    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ResealOptions, ScrubOptions, protect,
-    reseal, scrub,
+    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ResealOptions, ResizeOptions,
+    ScrubOptions, protect, reseal, resize, scrub,
 };
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -30,6 +30,10 @@ enum Tool {
     ///
     /// Exit status: 0 all match now, 1 some cannot be read, 2 it could not be done.
     Reseal(ResealArgs),
+    /// Make the sidecar of a disk that has grown cover all of it; while a guest has the disk: dixback resize.
+    ///
+    /// Exit status: 0 it does, 2 it could not be done.
+    Resize(DiskArgs),
 }
 
 #[derive(Args, Debug)]
@@ -104,6 +108,7 @@ pub fn main(args: ImageArgs) -> ExitCode {
         Tool::Protect(args) => run_protect(&args),
         Tool::Scrub(args) => run_scrub(args).map_err(|error| error.to_string()),
         Tool::Reseal(args) => run_reseal(args).map_err(|error| error.to_string()),
+        Tool::Resize(args) => run_resize(args).map_err(|error| error.to_string()),
     };
     match result {
         Ok(code) => code,
@@ -153,6 +158,18 @@ fn run_reseal(args: ResealArgs) -> Result<ExitCode, ImageError> {
         found.intervals, found.changed, found.unreadable, found.unprotected
     ));
     Ok(ExitCode::from(u8::from(found.unreadable > 0)))
+}
+
+fn run_resize(args: DiskArgs) -> Result<ExitCode, ImageError> {
+    let found = resize(&ResizeOptions { disk: args.disk, sidecar: args.pi })?;
+    match found.after - found.before {
+        0 => say(format_args!("{} bytes, as before", found.after)),
+        more => say(format_args!(
+            "{} bytes; the last {more} are not protected until they are written",
+            found.after
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a line. A reader that went away is no reason to stop: the work and the exit status are left.

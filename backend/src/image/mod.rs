@@ -5,6 +5,7 @@
 //! | [`protect()`] | exclusive | makes the sidecar: PI for the data that is there, escapes for holes |
 //! | [`scrub()`] | shared | reads everything and lists every interval that does not match its PI |
 //! | [`reseal()`] | exclusive | gives intervals that do not match the PI of the data they have, and lists them |
+//! | [`resize()`] | exclusive | makes the sidecar cover data that was added at the end |
 //!
 //! They are functions that report to an [`Observer`]; [`cli`] makes `dixback image ...` of them. Each takes the
 //! locks that a daemon takes, so it is refused while the disk is served.
@@ -16,6 +17,7 @@ mod find;
 mod protect;
 mod range;
 mod reseal;
+mod resize;
 mod scan;
 mod scrub;
 
@@ -24,6 +26,7 @@ pub use find::{BadInterval, Fault};
 pub use protect::{ProtectOptions, Protected, protect};
 pub use range::{IntervalRange, RangeError};
 pub use reseal::{ResealOptions, Resealed, reseal};
+pub use resize::{ResizeOptions, Resized, resize};
 pub use scrub::{ScrubOptions, Scrubbed, scrub};
 
 /// Who is told how far a tool has got and what it found.

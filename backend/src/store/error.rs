@@ -108,6 +108,32 @@ pub enum StoreError {
         /// The length that the sidecar was made for.
         needed: u64,
     },
+    /// The medium has become shorter than the disk that is served.
+    #[error("{}: holds {found} bytes, and the disk has {served}: a disk cannot shrink; make the data as long again", path.display())]
+    Shrunk {
+        /// The data.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The disk's.
+        served: u64,
+    },
+    /// A sidecar on a device has no room to grow.
+    #[error("{}: the sidecar's device has {found} bytes, and {needed} are needed: make it larger first", path.display())]
+    SidecarFull {
+        /// The sidecar.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The length that is needed.
+        needed: u64,
+    },
+    /// The sidecar of a disk that is only read cannot be made longer.
+    #[error("{}: has grown, but it is served read-only and its sidecar covers what it covered", path.display())]
+    ReadOnlyGrowth {
+        /// The data.
+        path: PathBuf,
+    },
     /// There is no sidecar where there should be one.
     #[error("{}: there is no PI sidecar here; to make one: dixback image protect {}", path.display(), data.display())]
     NoSidecar {

@@ -4,16 +4,20 @@
 
 use crate::io::{Doorbell, Owner, Ring};
 use crate::store::medium::Medium;
-use crate::store::{Capabilities, Completion, Errno, Geometry, Io, Op, Store, StoreQueue};
+use crate::store::sidecar::grown_size;
+use crate::store::{Capabilities, Completion, Errno, Geometry, Io, Op, Store, StoreError, StoreQueue};
 use io_uring::{opcode, types};
 use rustix::fs::FallocateFlags;
 use slab::Slab;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A disk without PI.
 pub(crate) struct FileStore {
     data: Medium,
+    /// Its size, which may grow.
+    bytes: AtomicU64,
     capabilities: Capabilities,
 }
 
@@ -21,7 +25,7 @@ impl FileStore {
     /// Serves an open, locked disk.
     pub(crate) fn new(data: Medium, read_only: bool, discard: bool) -> Self {
         let capabilities = plain_capabilities(&data, read_only, discard);
-        Self { data, capabilities }
+        Self { bytes: AtomicU64::new(data.bytes), data, capabilities }
     }
 }
 
@@ -34,8 +38,16 @@ pub(crate) fn plain_capabilities(data: &Medium, read_only: bool, discard: bool) 
 
 impl Store for FileStore {
     fn geometry(&self) -> Geometry {
-        let Medium { bytes, sector, physical, .. } = self.data;
+        let Medium { sector, physical, .. } = self.data;
+        // Relaxed: the medium was so long before anybody could read it here.
+        let bytes = self.bytes.load(Ordering::Relaxed);
         Geometry { bytes, logical_block: sector, physical_block: physical }
+    }
+
+    fn grow(&self) -> Result<u64, StoreError> {
+        let bytes = grown_size(&self.data, self.bytes.load(Ordering::Relaxed), self.data.sector)?;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -107,6 +107,11 @@ impl Medium {
         }
     }
 
+    /// Its size in bytes now.
+    pub(crate) fn size_now(&self) -> Result<u64, StoreError> {
+        (&self.file).seek(SeekFrom::End(0)).map_err(StoreError::io(&self.path, "cannot tell its size"))
+    }
+
     /// Takes the one-writer lock; see [`lock`].
     pub(crate) fn lock(
         &self,
@@ -172,7 +177,7 @@ impl Medium {
     pub(crate) fn stamp(&self) -> Result<Stamp, StoreError> {
         let stat = fstat(&self.file).map_err(StoreError::io(&self.path, "cannot stat"))?;
         if self.device {
-            return Ok(Stamp { bytes: self.bytes, modified: (0, 0) });
+            return Ok(Stamp { bytes: self.size_now()?, modified: (0, 0) });
         }
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
         Ok(Stamp { bytes, modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)) })

@@ -198,6 +198,15 @@ pub trait Store: Send + Sync {
     /// Something could not be made durable; the store then stays marked as not closed cleanly.
     fn close(&self) -> io::Result<()>;
 
+    /// Takes in what the medium has grown by, and gives the disk's size in bytes now. Called while queues run, from a
+    /// thread of its own; what is needed for the new part is durable before the size counts.
+    ///
+    /// # Errors
+    /// The disk cannot grow, or the medium has shrunk; the size is what it was.
+    fn grow(&self) -> Result<u64, StoreError> {
+        Ok(self.geometry().bytes)
+    }
+
     /// Why some of the disk may not match its PI, if there is reason to fear it; found when it was opened.
     fn attach_report(&self) -> Option<&AttachReport> {
         None

@@ -5,6 +5,7 @@ mod devices;
 mod driver;
 mod faults;
 mod files;
+mod grow;
 mod image;
 mod opening;
 mod overlap;

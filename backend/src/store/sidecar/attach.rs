@@ -62,7 +62,12 @@ impl fmt::Display for AttachReport {
         }
         if let Some(size) = self.size {
             let covered = self.covered;
-            say(f, format_args!("its data is now {size} bytes, of which the sidecar covers {covered}"))?;
+            let advice = if size > covered { super::grow::advice(&self.disk) } else { String::new() };
+            let advice = if advice.is_empty() { advice } else { format!(" ({advice})") };
+            say(
+                f,
+                format_args!("its data is now {size} bytes, of which the sidecar covers {covered}{advice}"),
+            )?;
         }
         if self.damaged {
             say(f, format_args!("one copy of the sidecar's header is damaged"))?;

@@ -16,6 +16,7 @@
 mod attach;
 mod cache;
 mod checkpoint;
+mod grow;
 mod header;
 mod layout;
 mod pifile;
@@ -27,6 +28,7 @@ pub use header::{Closed, Header, HeaderError, OwnerRecord};
 pub use layout::{BLOCK, Layout, Piece};
 pub use record::{Body, IntervalHash, Record, RecordError};
 
+pub(crate) use grow::grown_size;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
 
 use crate::io::Doorbell;
@@ -40,7 +42,7 @@ use cache::Cache;
 use checkpoint::{Checkpoint, Maintenance, Scratch};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -48,7 +50,9 @@ use std::thread::JoinHandle;
 struct Shared {
     data: Medium,
     pi: PiFile,
-    geometry: Geometry,
+    /// The disk's shape, but for its size, which may grow.
+    shape: Geometry,
+    bytes: AtomicU64,
     capabilities: Capabilities,
     ranges: Ranges<Waiter>,
     cache: Cache,
@@ -136,7 +140,8 @@ impl SidecarStore {
         let shared = Arc::new(Shared {
             data,
             pi,
-            geometry,
+            shape: geometry,
+            bytes: AtomicU64::new(geometry.bytes),
             capabilities,
             ranges: Ranges::new(unit),
             cache,
@@ -167,6 +172,11 @@ impl SidecarStore {
 }
 
 impl Shared {
+    fn geometry(&self) -> Geometry {
+        // Acquire: pairs with the Release in `grow`; the metadata of whatever is in range is there.
+        Geometry { bytes: self.bytes.load(Ordering::Acquire), ..self.shape }
+    }
+
     fn start(shared: &Arc<Self>) -> Result<JoinHandle<Result<(), Errno>>, StoreError> {
         let own = Arc::clone(shared);
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -220,7 +230,23 @@ impl Closed {
 
 impl Store for SidecarStore {
     fn geometry(&self) -> Geometry {
-        self.shared.geometry
+        self.shared.geometry()
+    }
+
+    fn grow(&self) -> Result<u64, StoreError> {
+        let Shared { data, pi, bytes, shape, capabilities, .. } = &*self.shared;
+        // Held throughout: nobody else writes a header, or grows the disk, meanwhile.
+        let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = grown_size(data, header.data_bytes, shape.logical_block)?;
+        if after <= header.data_bytes {
+            return Ok(bytes.load(Ordering::Acquire));
+        }
+        if capabilities.read_only {
+            return Err(StoreError::ReadOnlyGrowth { path: data.path.clone() });
+        }
+        *header = pi.write_header(grow::lengthen(&pi.medium, &header, after)?)?;
+        bytes.store(after, Ordering::Release);
+        Ok(after)
     }
 
     fn capabilities(&self) -> Capabilities {

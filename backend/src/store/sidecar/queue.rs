@@ -82,7 +82,7 @@ impl SidecarQueue {
 
 impl StoreQueue for SidecarQueue {
     fn submit(&mut self, io: Io, ring: &mut Ring, done: &mut Vec<Completion>) {
-        if let Err(error) = admit(&io, &self.shared.geometry, &self.shared.capabilities) {
+        if let Err(error) = admit(&io, &self.shared.geometry(), &self.shared.capabilities) {
             return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error.into()) });
         }
         let first = io.offset / self.shared.pi.layout.interval();
