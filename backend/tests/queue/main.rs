@@ -1,5 +1,6 @@
 //! One queue of the daemon against a guest made by hand: what it does, and what it survives.
 
+mod chaos;
 mod harness;
 mod host;
 mod hostile;
