@@ -22,6 +22,7 @@ pub mod control;
 pub mod demo;
 pub mod image;
 pub mod io;
+pub(crate) mod limit;
 pub mod queue;
 pub mod simhost;
 pub mod store;

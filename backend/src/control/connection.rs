@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::rundir::RunDir;
 use crate::config::DaemonConfig;
 use crate::io::Doorbell;
+use crate::limit::Limit;
 use crate::queue::{Disk, QueueHandle, Settings, Setup, Stats, Stopped};
 use crate::store::{self, Store};
 use blkif::{FrontendNodes, Properties, Start};
@@ -95,7 +96,7 @@ impl Opening {
         let name = self.name.clone();
         self.start(plan, permit, &store).map_err(|reason| {
             if let Err(error) = store.close() {
-                log::error!("{name}: closing the disk again: {error}");
+                close_failed(&name, &error);
             }
             refused(reason)
         })
@@ -190,8 +191,14 @@ impl Connection {
                 self.name
             );
         } else if let Err(error) = self.disk.store.close() {
-            log::error!("{}: closing the disk: {error}", self.name);
+            close_failed(&self.name, &error);
         }
         Closed { queues: stopped, stats, frontend: self.frontend, bytes: self.bytes }
     }
+}
+
+fn close_failed(name: &str, error: &std::io::Error) {
+    // A guest decides how often its disk is closed.
+    Limit::of(name, "close", module_path!())
+        .log(log::Level::Error, || format!("{name}: closing the disk: {error}"));
 }

@@ -1,10 +1,10 @@
 //! Starting and stopping a queue's thread.
 
 use crate::io::{Doorbell, PAGE, Pool, Ring, RingError};
+use crate::limit::Limit;
 use crate::queue::active::Table;
 use crate::queue::engine::{Engine, Failure, Link, Work};
 use crate::queue::indirect::Indirect;
-use crate::queue::limit::Limit;
 use crate::queue::protect::Rules;
 use crate::queue::spin::Spin;
 use crate::queue::{Counters, Disk, Stats};
@@ -195,6 +195,7 @@ fn engine(
     let profile = rules.as_ref().map(Rules::profile);
     let (bytes, per_page) = pool_shape(setup.settings.pool_bytes, profile, setup.max_indirect);
     let pool = Pool::new(bytes, per_page).map_err(resource("buffers"))?;
+    let limit = |subject| Limit::of(&setup.disk.name, subject, "dixback::queue");
     Ok(Engine {
         uring: if setup.disk.store.wide_ring() { Ring::wide(SUBMISSIONS)? } else { Ring::new(SUBMISSIONS)? },
         store: Arc::clone(&setup.disk.store)
@@ -213,10 +214,10 @@ fn engine(
         indirect: Indirect::new(setup.max_indirect).map_err(resource("buffers"))?,
         spin: Spin::new(setup.settings.spin),
         work: Work::default(),
-        guest_log: Limit::new(),
-        refusal_log: Limit::new(),
-        medium_log: Limit::new(),
-        host_log: Limit::new(),
+        guest_log: limit("guest"),
+        refusal_log: limit("refusal"),
+        medium_log: limit("medium"),
+        host_log: limit("host"),
     })
 }
 

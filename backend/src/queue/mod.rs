@@ -10,7 +10,6 @@ mod disk;
 mod engine;
 mod handle;
 mod indirect;
-mod limit;
 mod lost;
 mod protect;
 mod spin;

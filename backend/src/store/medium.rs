@@ -1,5 +1,6 @@
 //! What data or metadata lies on: a regular file or a block device, its shape, and whether I/O can be direct.
 
+use crate::limit::Limit;
 use crate::store::lock::{Access, lock};
 use crate::store::{DiscardUnit, StoreError};
 use rustix::fs::{
@@ -220,7 +221,10 @@ fn choose_direct(file: &File, path: &Path, direct: Direct, unit: u32) -> Result<
     if direct == Direct::On {
         return Err(StoreError::Direct { path: path.to_owned(), why });
     }
-    log::info!("{}: buffered, as direct I/O is not possible: {why}", path.display());
+    let name = path.display().to_string();
+    // A guest decides how often its disk is opened.
+    Limit::of(&name, "direct", module_path!())
+        .log(log::Level::Info, || format!("{name}: buffered, as direct I/O is not possible: {why}"));
     Ok(false)
 }
 

@@ -2,6 +2,7 @@
 
 mod connect;
 mod hostile;
+mod logs;
 mod nodes;
 mod restart;
 mod slow;

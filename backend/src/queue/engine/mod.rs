@@ -18,10 +18,10 @@ mod finish;
 mod idle;
 
 use crate::io::{Doorbell, Pool, Ring};
+use crate::limit::Limit;
 use crate::queue::active::Table;
 use crate::queue::copies::Copies;
 use crate::queue::indirect::Indirect;
-use crate::queue::limit::Limit;
 use crate::queue::protect::Rules;
 use crate::queue::spin::Spin;
 use crate::queue::{Counters, Disk};
@@ -90,11 +90,11 @@ pub(crate) struct Engine {
     pub spin: Spin,
     pub work: Work,
     /// Mismatches of the guest's PI.
-    pub guest_log: Limit,
+    pub guest_log: Arc<Limit>,
     /// Requests refused, which is told at debug only.
-    pub refusal_log: Limit,
-    pub medium_log: Limit,
-    pub host_log: Limit,
+    pub refusal_log: Arc<Limit>,
+    pub medium_log: Arc<Limit>,
+    pub host_log: Arc<Limit>,
 }
 
 /// What is in the engine's hands between the steps of a turn. All of it keeps its memory.

@@ -32,6 +32,7 @@ pub(crate) use grow::grown_size;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
 
 use crate::io::Doorbell;
+use crate::limit::Limit;
 use crate::store::file::plain_capabilities;
 use crate::store::inbox::Waiter;
 use crate::store::lock::Access;
@@ -129,7 +130,9 @@ impl SidecarStore {
         let pair = Pair::open(&spec.path, sidecar, access, spec.direct, direct_sidecar, true)?;
         let report = AttachReport::of(&pair.pi, &pair.data, pair.data.stamp()?);
         if let Some(report) = &report {
-            log::warn!("{report}");
+            // A guest decides how often its disk is opened.
+            let limit = Limit::of(&spec.path.display().to_string(), "attach", module_path!());
+            limit.log(log::Level::Warn, || report.to_string());
         }
         let (geometry, capabilities) = (pair.geometry(), pair.capabilities(spec.read_only, spec.discard));
         let unit = pair.pi.header.profile.spec().interval.max(BLOCK as u32);
