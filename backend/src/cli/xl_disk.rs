@@ -56,8 +56,15 @@ fn line(args: &Args) -> Result<String, String> {
         target.push_str(&format!("{name}={}", escape::encode(value)));
     }
     DiskSpec::parse(&target).map_err(|error| error.to_string())?;
-    if target.contains('\'') {
-        return Err("a ' in the target cannot be written into an xl configuration".to_owned());
+    // Between quotes xl reads a backslash as the start of an escape; a line ends the string.
+    if let Some(strange) = target.chars().find(|c| matches!(c, '\'' | '\\') || c.is_control()) {
+        return Err(format!("{strange:?} in the target cannot be written into an xl configuration"));
+    }
+    for (option, value) in [("--vdev", Some(&args.vdev)), ("--backend", args.backend.as_ref())] {
+        let sound = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '\'' | '"' | '\\' | '=');
+        if let Some(value) = value.filter(|value| value.is_empty() || !value.chars().all(sound)) {
+            return Err(format!("{option} {value:?} is no name that an xl disk line can have"));
+        }
     }
     let access = if args.read_only { "ro" } else { "rw" };
     let backend = args.backend.as_ref().map(|domain| format!("backend={domain},")).unwrap_or_default();
@@ -159,6 +166,19 @@ mod tests {
     fn wish_when_it_cannot_be_then_is_refused_by_name() {
         assert!(line(&args("/srv/vm1.img", &["integrity=perhaps"])).unwrap_err().contains("integrity"));
         assert!(line(&args("vm1.img", &[])).is_err());
+    }
+
+    #[test]
+    fn line_when_xl_would_read_it_otherwise_then_is_refused() {
+        for target in ["/srv/a'b.img", r"/srv/a\\b.img", "/srv/a\nb.img", "/srv/a\tb.img"] {
+            assert!(line(&args(target, &[])).unwrap_err().contains("in the target"), "{target}");
+        }
+        for vdev in ["", "xvda,access=rw", "xvd a", "xvda'"] {
+            let args = Args { vdev: vdev.to_owned(), ..args("/srv/vm1.img", &[]) };
+            assert!(line(&args).unwrap_err().contains("--vdev"), "{vdev}");
+        }
+        let args = Args { backend: Some("a,b".to_owned()), ..args("/srv/vm1.img", &[]) };
+        assert!(line(&args).unwrap_err().contains("--backend"));
     }
 
     #[test]
