@@ -29,6 +29,16 @@ impl DiskId {
         format!("{}-{}-{}.toml", self.kind, self.domain, self.device)
     }
 
+    /// Whether a file of this name, without its ending, is a disk's.
+    pub fn is_file_stem(stem: &str) -> bool {
+        let mut parts = stem.rsplitn(3, '-');
+        let (device, domain, kind) = (parts.next(), parts.next(), parts.next());
+        device
+            .zip(domain)
+            .zip(kind)
+            .is_some_and(|((device, domain), kind)| Self::new(kind, domain, device).is_some())
+    }
+
     /// The token of the watch on its frontend.
     pub fn token(&self) -> String {
         format!("frontend/{}", self.path())

@@ -177,7 +177,16 @@ mod tests {
         for id in [&here, &gone] {
             run.store(id, &record()).unwrap();
         }
+        let strangers = ["dixback.toml", "vbd3-1.toml", "vbd3-1-x.toml", "notes-1-2.txt"];
+        for name in strangers {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        std::fs::write(dir.path().join("vbd3-1-1.new"), "").unwrap();
         run.sweep(|name| name == here.file());
+        for name in strangers {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
+        assert!(!dir.path().join("vbd3-1-1.new").exists());
         assert!(run.load(&here).unwrap().is_some());
         assert!(run.load(&gone).unwrap().is_none());
         assert!(dir.path().join("lock").exists());
@@ -192,6 +201,15 @@ mod tests {
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(first);
         RunDir::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn lock_when_made_then_is_the_daemons_user_alone_to_open() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let _run = RunDir::take(&dir.path().join("run")).unwrap();
+        let mode = std::fs::metadata(dir.path().join("run/lock")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}: another user could hold the lock");
     }
 
     #[test]

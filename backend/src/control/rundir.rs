@@ -5,6 +5,7 @@ use super::record::Record;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +64,8 @@ impl RunDir {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever can open it can take its lock.
+            .mode(0o600)
             .open(&file)
             .map_err(io_error(&file, "cannot open"))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -139,8 +142,9 @@ impl RunDir {
         };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let ours = name.ends_with(".toml") || name.ends_with(".new");
-            if ours && !keep(&name) {
+            // Nothing else is ours to delete: an operator may keep a configuration file beside them.
+            let stem = name.strip_suffix(".toml").or_else(|| name.strip_suffix(".new"));
+            if stem.is_some_and(DiskId::is_file_stem) && !keep(&name) {
                 log::info!("{name}: a restart record without a disk, deleted");
                 let _ = std::fs::remove_file(entry.path());
             }
