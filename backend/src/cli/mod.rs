@@ -1,8 +1,15 @@
-//! The command line: one module per subcommand. Exit status: 0 clean, 1 failed while running, 2 wrong usage.
+//! The command line: one module per subcommand.
+//!
+//! Exit status: 0 done, 1 it failed (of `image scrub` and `reseal`: bad intervals), 2 wrong usage or configuration (of
+//! `image`: it could not be done), 3 no daemon answers.
 
 #![forbid(unsafe_code)]
 
+mod daemon;
+mod list;
+mod resize;
 mod run;
+mod stat;
 mod xl_disk;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +28,13 @@ enum Command {
     /// Serve disks to guests, until stopped by SIGTERM or SIGINT
     #[command(after_long_help = run::HELP.as_str())]
     Run(Box<run::Args>),
+    /// List the disks that the daemon serves, and how they are
+    List(list::Args),
+    /// Print what the disks do, from the daemon's counters
+    #[command(after_help = stat::HELP)]
+    Stat(stat::Args),
+    /// Have the daemon serve all of a disk whose data has grown, and tell the guest
+    Resize(resize::Args),
     /// Print the xl disk line for what is wished, or explain a given one
     XlDisk(xl_disk::Args),
     /// Make, check and renew a disk's PI sidecar
@@ -42,6 +56,9 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::main(*args),
+        Command::List(args) => list::main(&args),
+        Command::Stat(args) => stat::main(&args),
+        Command::Resize(args) => resize::main(&args),
         Command::XlDisk(args) => xl_disk::main(&args),
         Command::Image(args) => crate::image::cli::main(args),
         Command::Demo(args) => crate::demo::main(&args),

@@ -5,7 +5,7 @@ use crate::control::{ControlError, Daemon};
 use crate::io::Ring;
 use hypervisor::DomId;
 use log::LevelFilter;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -132,6 +132,7 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
     for signal in [SIGTERM, SIGINT] {
         stopper.on_signal(signal).map_err(ControlError::System)?;
     }
+    daemon.grower().on_signal(SIGHUP).map_err(ControlError::System)?;
     let line = daemon.describe();
     log::info!("{line}");
     // For whoever started it and waits on a pipe.

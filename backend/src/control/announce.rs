@@ -139,6 +139,18 @@ pub fn publish(tree: &Tree, from: XenbusState, properties: &Properties) -> Resul
     })
 }
 
+/// Writes a disk's new size, and Connected once more: frontends look at the size when the backend's state is written.
+///
+/// # Errors
+/// Xenstore.
+pub fn tell_size(tree: &Tree, properties: &Properties) -> Result<Change, Error> {
+    tree.change(XenbusState::Connected, XenbusState::Connected, |edit| {
+        edit.write(names::SECTORS, &properties.sectors.to_string())?;
+        edit.write(names::STATE, XenbusState::Connected.name())?;
+        Ok(Change::Done)
+    })
+}
+
 /// Whether a frontend that chose this can be served, beyond what bounds each of its nodes.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Which directories are disks of this daemon, and what an event is about.
 
 use super::id::DiskId;
-use super::tree::Tree;
+use super::tree::{Tree, readable};
 use crate::config::DaemonConfig;
 use blkif::names;
 use xenstore::{Client, Error, WatchEvent};
@@ -10,6 +10,9 @@ use xenstore::{Client, Error, WatchEvent};
 pub fn kind_token(kind: &str) -> String {
     format!("kind/{kind}")
 }
+
+/// The watch for domains that go, and its token (xenstore.txt).
+pub const RELEASE: &str = "@releaseDomain";
 
 /// What an event asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +23,17 @@ pub enum Hint {
     LookIfNew(DiskId),
     /// Look at what there is of this kind.
     Scan(String),
+    /// A domain is gone: look which.
+    Domains,
 }
 
 /// Reads an event. Most are our own nodes coming back, and ask for nothing.
 pub fn hint(home: &str, event: &WatchEvent) -> Option<Hint> {
     if let Some(id) = DiskId::from_token(&event.token) {
         return Some(Hint::Look(id));
+    }
+    if event.token == RELEASE {
+        return Some(Hint::Domains);
     }
     let kind = event.token.strip_prefix("kind/")?;
     let below = event.path.strip_prefix(home)?.strip_prefix("/backend/")?.strip_prefix(kind)?;
@@ -63,6 +71,10 @@ pub fn scan(client: &Client, home: &str, kind: &str) -> Result<Vec<DiskId>, Erro
 pub struct Claim {
     /// Its name in logs.
     pub name: String,
+    /// The guest's name, if it has one.
+    pub guest: Option<String>,
+    /// The device's name in the guest, if it was given one.
+    pub vdev: Option<String>,
     /// Its nodes.
     pub tree: Tree,
     /// What is wrong with the directory itself, if anything.
@@ -97,7 +109,11 @@ pub fn claim(
         tree.frontend = Some(frontend);
     }
     let dev = text(&tree, names::DEV)?.unwrap_or_default();
-    Ok(Some(Claim { name: name(id, &dev), tree, fault }))
+    // A guest may not even have one.
+    let guest = client.read_string(&format!("/local/domain/{}/name", id.domain)).ok();
+    let guest = guest.map(|name| readable(&name)).filter(|name| !name.is_empty());
+    let vdev = Some(dev).filter(|dev| is_plain(dev));
+    Ok(Some(Claim { name: name(id, vdev.as_deref()), guest, vdev, tree, fault }))
 }
 
 /// What is wrong with the way to the frontend: it must be the domain's own that the directory is for, or the wrong
@@ -113,9 +129,12 @@ fn fault(id: &DiskId, frontend: &str, frontend_id: Option<&str>) -> Option<Strin
     None
 }
 
-fn name(id: &DiskId, dev: &str) -> String {
-    let plain = !dev.is_empty() && dev.len() <= 16 && dev.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let dev = if plain { format!(" {dev}") } else { String::new() };
+fn is_plain(dev: &str) -> bool {
+    !dev.is_empty() && dev.len() <= 16 && dev.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn name(id: &DiskId, dev: Option<&str>) -> String {
+    let dev = dev.map_or_else(String::new, |dev| format!(" {dev}"));
     format!("domain {}{dev} ({}/{})", id.domain, id.kind, id.device)
 }
 

@@ -9,14 +9,16 @@ use super::id::DiskId;
 use super::limits::Permit;
 use super::plan::Plan;
 use super::rundir::RunDir;
+use super::status::{ConnectionReport, PiMode, QueueReport};
 use crate::config::DaemonConfig;
 use crate::io::Doorbell;
 use crate::limit::Limit;
 use crate::queue::{Disk, QueueHandle, Settings, Setup, Stats, Stopped};
 use crate::store::{self, Store};
-use blkif::{FrontendNodes, Properties, Start};
+use blkif::{FrontendNodes, Properties, Sectors, Start};
 use hypervisor::{Backend, DomId, GrantRef, Port};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What opening needs, owned: it goes to another thread.
 pub struct Opening {
@@ -64,7 +66,9 @@ pub struct Connection {
     queues: Vec<QueueHandle>,
     frontend: FrontendNodes,
     properties: Properties,
-    bytes: u64,
+    /// The offered number of segments, and whether discards are.
+    max_indirect: u16,
+    since: Instant,
     _permit: Permit,
 }
 
@@ -77,7 +81,7 @@ pub struct Closed {
     pub stats: Stats,
     /// What the frontend had chosen.
     pub frontend: FrontendNodes,
-    /// The store's size in bytes.
+    /// The size in bytes that the frontend knows.
     pub bytes: u64,
 }
 
@@ -151,7 +155,8 @@ impl Opening {
             queues,
             frontend: self.frontend,
             properties,
-            bytes: geometry.bytes,
+            max_indirect: limits.max_indirect,
+            since: Instant::now(),
             _permit: permit,
         })
     }
@@ -161,6 +166,54 @@ impl Connection {
     /// What the frontend is told of the disk.
     pub fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    /// The store, to be looked at for growth.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.disk.store)
+    }
+
+    /// The store's size in bytes, if the frontend was told another.
+    pub fn outgrown(&self) -> Option<u64> {
+        let bytes = self.disk.store.geometry().bytes;
+        (self.properties.sectors != Sectors(bytes / 512)).then_some(bytes)
+    }
+
+    /// The size that the frontend is about to be told, or was told.
+    pub fn set_bytes(&mut self, bytes: u64) {
+        self.properties.sectors = Sectors(bytes / 512);
+    }
+
+    /// What it has counted so far, all queues together.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.queues.iter().for_each(|queue| stats += queue.stats());
+        stats
+    }
+
+    /// What there is to tell of it.
+    pub fn report(&self) -> ConnectionReport {
+        let Self { frontend, disk, .. } = self;
+        let queue = |(queue, ring): (&QueueHandle, &blkif::RingNodes)| QueueReport {
+            ring_pages: ring.refs.len(),
+            port: ring.port,
+            counters: queue.stats(),
+        };
+        ConnectionReport {
+            uptime: self.since.elapsed().as_secs_f64(),
+            pi: match (disk.profile, frontend.dix) {
+                (None, _) => PiMode::None,
+                (Some(_), false) => PiMode::Made,
+                (Some(_), true) => PiMode::EndToEnd,
+            },
+            abi: frontend.abi.name().to_owned(),
+            persistent: frontend.persistent,
+            max_indirect: self.max_indirect,
+            discard: self.properties.discard.is_some(),
+            queues: self.queues.iter().zip(&frontend.rings).map(queue).collect(),
+            store: disk.store.statistics().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            attach_report: disk.store.attach_report().map(ToString::to_string),
+        }
     }
 
     /// What the frontend chose.
@@ -193,7 +246,8 @@ impl Connection {
         } else if let Err(error) = self.disk.store.close() {
             close_failed(&self.name, &error);
         }
-        Closed { queues: stopped, stats, frontend: self.frontend, bytes: self.bytes }
+        let bytes = self.properties.sectors.bytes().unwrap_or(u64::MAX);
+        Closed { queues: stopped, stats, frontend: self.frontend, bytes }
     }
 }
 

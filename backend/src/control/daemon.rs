@@ -1,7 +1,7 @@
 //! The control thread's loop: events in, disks tended.
 //!
 //! ```text
-//! poll ( xenstore events | doorbell: helpers, failed queues | stop requests | the next timer )
+//! poll ( xenstore events | doorbell: helpers, failed queues | stop and resize requests | status clients | the next timer )
 //!   -> events become hints, hints a set of disks to look at: one entry each, however often a guest writes
 //!   -> each disk in the set is tended once, then the next round
 //! ```
@@ -13,6 +13,7 @@ use super::host::Host;
 use super::id::DiskId;
 use super::limits::Caps;
 use super::rundir::RunDir;
+use super::status::{Answer, ClientId, Report, Request, Server, socket};
 use super::stop::{Stopper, Stops};
 use super::vbd::{Tended, Vbd};
 use crate::config::DaemonConfig;
@@ -41,6 +42,12 @@ pub struct Daemon {
     scans: BTreeSet<String>,
     scan_again: Option<Instant>,
     stops: Stops,
+    /// Requests to look whether disks have grown.
+    growths: Stops,
+    server: Server,
+    started: Instant,
+    /// Domains may have gone.
+    releases: bool,
     /// Since when it is about to end.
     stopping: Option<Instant>,
     /// When a stop next says what it waits for.
@@ -76,6 +83,8 @@ impl Daemon {
             home,
             stopping: false,
         };
+        let path = socket(host.run_dir.path());
+        let server = Server::bind(path.clone()).map_err(|source| ControlError::Socket { path, source })?;
         let stops = Stops::new().map_err(ControlError::System)?;
         let mut daemon = Self {
             host,
@@ -84,6 +93,10 @@ impl Daemon {
             scans: BTreeSet::new(),
             scan_again: None,
             stops,
+            growths: Stops::new().map_err(ControlError::System)?,
+            server,
+            started: Instant::now(),
+            releases: false,
             stopping: None,
             notice: None,
         };
@@ -92,6 +105,10 @@ impl Daemon {
             let watched = daemon.host.client.watch_coalesced(&root, &claim::kind_token(kind));
             watched.map_err(ControlError::xenstore("watching the backend's directory"))?;
             daemon.scans.insert(kind.clone());
+        }
+        // Where a domain may not hear of others, its disks' nodes tell, as they nearly always do.
+        if let Err(error) = daemon.host.client.watch_coalesced(claim::RELEASE, claim::RELEASE) {
+            log::debug!("watching {}: {error}", claim::RELEASE);
         }
         daemon.scan().map_err(ControlError::xenstore("looking for disks"))?;
         let files: BTreeSet<_> = daemon.pending.iter().map(DiskId::file).collect();
@@ -111,6 +128,11 @@ impl Daemon {
         self.stops.stopper()
     }
 
+    /// What makes this daemon look whether disks have grown, from any thread.
+    pub fn grower(&self) -> Stopper {
+        self.growths.stopper()
+    }
+
     /// Serves until asked to stop; then leaves every connection to the next run and returns.
     ///
     /// # Errors
@@ -127,6 +149,7 @@ impl Daemon {
             }
             self.collect();
             self.tend();
+            self.answer();
             if self.host.stopping && self.disks.values().all(Vbd::settled) {
                 log::info!("stopped");
                 return Ok(());
@@ -139,14 +162,17 @@ impl Daemon {
     fn wait(&self) -> Result<(), ControlError> {
         let idle = self.pending.is_empty() && (self.scans.is_empty() || self.scan_again.is_some());
         let now = Instant::now();
-        let timers = self.disks.values().filter_map(Vbd::wakes).chain(self.notice).chain(self.scan_again);
+        let timers = self.disks.values().filter_map(Vbd::wakes);
+        let timers = timers.chain(self.notice).chain(self.scan_again).chain(self.server.wakes());
         let next = if idle { timers.min() } else { Some(now) };
         let timeout = next.map(|at| timespec(at.saturating_duration_since(now)));
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(self.host.client.events(), PollFlags::IN),
             PollFd::new(&self.host.bell, PollFlags::IN),
             PollFd::new(&self.stops, PollFlags::IN),
+            PollFd::new(&self.growths, PollFlags::IN),
         ];
+        polled.extend(self.server.polled());
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(ControlError::System(error.into())),
@@ -170,8 +196,21 @@ impl Daemon {
                 Some(Hint::LookIfNew(id)) if self.disks.contains_key(&id) => {}
                 Some(Hint::LookIfNew(id)) => drop(self.pending.insert(id)),
                 Some(Hint::Scan(kind)) => drop(self.scans.insert(kind)),
+                Some(Hint::Domains) => self.releases = true,
                 None => {}
             }
+        }
+        if std::mem::take(&mut self.releases) {
+            self.look_for_orphans();
+        }
+        if self.growths.take() {
+            for (id, disk) in &mut self.disks {
+                disk.resize(None);
+                self.pending.insert(id.clone());
+            }
+        }
+        for (client, request) in self.server.requests() {
+            self.heed(client, request);
         }
         let now = Instant::now();
         for (id, disk) in &mut self.disks {
@@ -209,7 +248,10 @@ impl Daemon {
             match disk.tend(&self.host) {
                 Tended::Rests => {}
                 Tended::Again => drop(self.pending.insert(id)),
-                Tended::Gone => drop(self.disks.remove(&id)),
+                Tended::Gone => {
+                    self.answer();
+                    self.disks.remove(&id);
+                }
             }
         }
     }
@@ -230,7 +272,7 @@ impl Daemon {
                 return false;
             }
         };
-        let Claim { name, tree, fault } = claim;
+        let Claim { name, tree, .. } = &claim;
         if let Some(frontend) = &tree.frontend {
             let state = format!("{frontend}/{}", names::STATE);
             match client.watch_whole(&state, &id.token()) {
@@ -243,8 +285,67 @@ impl Daemon {
                 }
             }
         }
-        self.disks.insert(id.clone(), Vbd::new(id.clone(), name, tree, fault));
+        self.disks.insert(id.clone(), Vbd::new(id.clone(), claim));
         true
+    }
+
+    /// Looks which disks' guests are gone. Nodes may outlive a domain, grants and event channels shall not.
+    fn look_for_orphans(&mut self) {
+        let mut gone: BTreeMap<u16, bool> = BTreeMap::new();
+        for (id, disk) in &mut self.disks {
+            let gone = *gone.entry(id.domain).or_insert_with(|| {
+                // If it cannot be told now, the disk goes on as it is.
+                matches!(self.host.client.is_introduced(id.domain), Ok(false))
+            });
+            if gone {
+                disk.orphan();
+                self.pending.insert(id.clone());
+            }
+        }
+    }
+
+    /// Does what a client asks for, or begins to.
+    fn heed(&mut self, client: ClientId, request: Request) {
+        match request {
+            Request::Status => {
+                let report = Answer::Status(Box::new(self.report()));
+                self.server.answer(client, &report);
+            }
+            Request::Resize { disk: name } => {
+                match self.disks.iter_mut().find(|(id, _)| id.to_string() == name) {
+                    Some((id, disk)) => {
+                        disk.resize(Some(client));
+                        self.pending.insert(id.clone());
+                    }
+                    None => self.server.answer(client, &Answer::Failed(format!("there is no disk {name}"))),
+                }
+            }
+        }
+    }
+
+    /// Gives clients what they wait for.
+    fn answer(&mut self) {
+        for disk in self.disks.values_mut() {
+            for (client, answer) in disk.answers() {
+                self.server.answer(client, &answer);
+            }
+        }
+    }
+
+    /// What there is to tell.
+    fn report(&self) -> Report {
+        let (threads, buffers) = self.host.caps.shares();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs_f64(),
+            domain: self.host.domain,
+            kinds: self.host.config.kinds.clone(),
+            stopping: self.host.stopping,
+            threads,
+            buffers,
+            disks: self.disks.values().map(Vbd::status).collect(),
+        }
     }
 
     fn begin_stop(&mut self) {

@@ -3,6 +3,7 @@
 use super::rundir::RunDirError;
 use crate::config::ConfigError;
 use std::io;
+use std::path::PathBuf;
 
 /// Why the daemon cannot start or end well.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,14 @@ pub enum ControlError {
     /// The kernel gives no io_uring, without which no disk can be served.
     #[error(transparent)]
     Ring(#[from] crate::io::RingError),
+    /// The status socket.
+    #[error("{}: {source}", path.display())]
+    Socket {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The hypervisor.
     #[error("hypervisor: {0}")]
     Hypervisor(#[from] hypervisor::Error),

@@ -1,5 +1,6 @@
 //! What all disks together may use: queue threads and buffers.
 
+use super::status::Share;
 use crate::config::units;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,6 +87,13 @@ impl Caps {
         used.threads = used.threads.saturating_add(queues);
         used.bytes = used.bytes.saturating_add(bytes);
         Permit { caps: Arc::clone(self), threads: queues, bytes }
+    }
+
+    /// Threads in use and allowed, bytes in use and allowed.
+    pub fn shares(&self) -> (Share, Share) {
+        let used = self.lock();
+        let share = |used: u64, limit: u64| Share { used, limit };
+        (share(used.threads.into(), self.threads.into()), share(used.bytes, self.bytes))
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {

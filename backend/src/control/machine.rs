@@ -48,6 +48,8 @@ enum Phase {
     Open,
     /// Serving.
     Connected,
+    /// Serving, while a helper takes in what the disk has grown by.
+    Growing,
     /// A helper stops the queues and closes the store.
     Draining { back: bool },
     /// Nothing is open, and the frontend is to leave.
@@ -72,11 +74,22 @@ pub struct Machine {
     condemned: bool,
     /// The daemon is about to end.
     stopping: bool,
+    /// The disk is to be looked at for growth.
+    grow: bool,
+    /// The frontend is to be told of it.
+    tell: bool,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { phase: Phase::Found, said: Unknown, condemned: false, stopping: false }
+        Self {
+            phase: Phase::Found,
+            said: Unknown,
+            condemned: false,
+            stopping: false,
+            grow: false,
+            tell: false,
+        }
     }
 }
 
@@ -89,7 +102,32 @@ impl Machine {
     /// Whether a helper thread is at work.
     pub fn busy(&self) -> bool {
         use Phase::*;
-        matches!(self.phase, Probing | Opening { .. } | Draining { .. } | Suspending)
+        matches!(self.phase, Probing | Opening { .. } | Growing | Draining { .. } | Suspending)
+    }
+
+    /// Where the disk is in its life, in a word.
+    pub fn word(&self) -> &'static str {
+        match self.phase {
+            Phase::Found => "found",
+            Phase::Held => "held",
+            Phase::Probing | Phase::Probed { .. } => "probing",
+            Phase::Waiting { usable: true } => "waiting",
+            Phase::Waiting { usable: false } => "unusable",
+            Phase::Opening { .. } | Phase::Open => "opening",
+            Phase::Connected if self.said == Closing => "leaving",
+            Phase::Connected => "connected",
+            Phase::Growing => "growing",
+            Phase::Draining { .. } => "draining",
+            Phase::Drained => "closing",
+            Phase::Closed | Phase::Retired => "closed",
+            Phase::Suspending => "stopping",
+            Phase::Suspended => "stopped",
+        }
+    }
+
+    /// Whether the frontend can be told of growth.
+    pub fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Connected | Phase::Growing) && self.said == Connected && !self.stopping
     }
 
     /// Whether the disk holds nothing open and nothing that would be is under way: the daemon may end.
@@ -99,7 +137,7 @@ impl Machine {
 
     /// Whether queues and a store belong to the disk now.
     pub fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connected)
+        matches!(self.phase, Phase::Open | Phase::Connected | Phase::Growing)
     }
 
     /// Whether the rings are left to the next run.
@@ -123,9 +161,11 @@ impl Machine {
     fn look(&mut self, view: View) -> Option<Step> {
         let Some(own) = view.own else { return Some(self.without_directory()) };
         match self.phase {
-            Phase::Probing | Phase::Opening { .. } | Phase::Draining { .. } | Phase::Suspending => {
-                Some(Step::Rest)
-            }
+            Phase::Probing
+            | Phase::Opening { .. }
+            | Phase::Growing
+            | Phase::Draining { .. }
+            | Phase::Suspending => Some(Step::Rest),
             Phase::Suspended => Some(Step::Rest),
             Phase::Found => self.found(own, view),
             Phase::Held if own == Connected && view.frontend_uses() => Some(Step::Rest),
@@ -208,7 +248,19 @@ impl Machine {
             self.phase = Phase::Suspending;
             return Step::Suspend;
         }
-        if view.frontend == Closing && own == Connected { Step::Say(Closing) } else { Step::Rest }
+        if view.frontend == Closing && own == Connected {
+            return Step::Say(Closing);
+        }
+        if own == Connected && view.frontend_asks() {
+            if self.tell {
+                return Step::Tell;
+            }
+            if std::mem::take(&mut self.grow) {
+                self.phase = Phase::Growing;
+                return Step::Grow;
+            }
+        }
+        Step::Rest
     }
 
     fn leaving(&mut self, own: XenbusState, view: View) -> Option<Step> {
@@ -263,7 +315,7 @@ impl Machine {
 
     fn drain(&mut self, say: bool) -> Step {
         self.phase = Phase::Draining { back: false };
-        self.condemned = false;
+        (self.condemned, self.grow, self.tell) = (false, false, false);
         Step::Drain { say }
     }
 
@@ -319,6 +371,29 @@ impl Machine {
         }
     }
 
+    /// The disk may have grown: look, if it is served.
+    pub fn grow(&mut self) {
+        self.grow |= self.serves();
+    }
+
+    /// The helper has looked for growth. Told or not, the disk serves on; `outgrown` if it is larger than the frontend
+    /// knows.
+    pub fn grown(&mut self, outgrown: bool) {
+        debug_assert_eq!(self.phase, Phase::Growing);
+        self.phase = Phase::Connected;
+        self.tell = outgrown;
+    }
+
+    /// The disk that was opened is larger than the frontend knows.
+    pub fn outgrown(&mut self) {
+        self.tell = self.holds();
+    }
+
+    /// The frontend is told of the new size, or somebody changed the state meanwhile, which the next look sees.
+    pub fn told(&mut self) {
+        self.tell = false;
+    }
+
     /// The connection must end: a queue failed.
     pub fn condemn(&mut self) {
         self.condemned = self.holds();
@@ -342,6 +417,7 @@ impl Machine {
         self.phase = match self.phase {
             Phase::Probing => Phase::Found,
             Phase::Draining { back: true } => Phase::Waiting { usable: true },
+            Phase::Growing => Phase::Connected,
             _ => Phase::Drained,
         };
     }

@@ -30,6 +30,7 @@ mod quiet;
 mod record;
 mod resume;
 mod rundir;
+pub mod status;
 mod stop;
 mod tree;
 mod vbd;

@@ -6,6 +6,7 @@ use crate::queue::{AppTagRule, Disk, Integrity, Lost};
 use crate::store::{Capabilities, Geometry, PiSource, Probe, Store, StoreSpec};
 use blkif::{DiscardNodes, DixNodes, Info, Properties, Sectors, Transport};
 use integrity::Profile;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[cfg(test)]
@@ -23,6 +24,10 @@ pub struct Plan {
     pub store: StoreSpec,
     /// The PI in use, if any.
     pub profile: Option<Profile>,
+    /// Where it is kept, if apart from the data.
+    pub sidecar: Option<PathBuf>,
+    /// The store's size in bytes when it was looked at.
+    pub bytes: u64,
     /// The store's logical block in bytes.
     pub logical_block: u32,
     /// What is offered before the frontend chooses.
@@ -67,7 +72,9 @@ impl Plan {
             dix: profile.map(|profile| dix_nodes(&profile)),
         };
         let pool = spec.pool.unwrap_or(config.pool);
-        Ok(Self { store, profile, logical_block, transport, pool, nodes })
+        let sidecar = profile.and_then(|_| store.sidecar());
+        let bytes = probe.geometry.bytes;
+        Ok(Self { store, profile, sidecar, bytes, logical_block, transport, pool, nodes })
     }
 
     /// Whether a store, opened after this was announced, is still what was announced.

@@ -87,6 +87,11 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes a disk's record, durably: whole or not at all.
     ///
     /// # Errors

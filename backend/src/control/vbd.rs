@@ -5,9 +5,11 @@
 //! finish:  Outcome <- helper thread                     the machine and the disk hear of it; tend follows
 //! ```
 
+mod report;
 mod steps;
 
 use super::announce::Description;
+use super::claim::Claim;
 use super::connection::{Closed, Connection, OpenError};
 use super::host::Host;
 use super::id::DiskId;
@@ -15,7 +17,9 @@ use super::machine::{Machine, Opened, Step, View};
 use super::plan::Plan;
 use super::quiet::Quiet;
 use super::record::Place;
+use super::status::{Answer, ClientId};
 use super::tree::{Tree, readable};
+use crate::queue::Stats;
 use blkif::{XenbusState, names};
 use log::Level;
 use std::sync::Arc;
@@ -39,12 +43,16 @@ pub enum Outcome {
     Drained(Closed),
     /// The same, and why there is no restart record, if there is none.
     Suspended(Closed, Result<(), String>),
+    /// The disk was looked at for growth; or why it cannot grow.
+    Grown(Result<(), String>),
 }
 
 /// One disk.
 pub struct Vbd {
     id: DiskId,
     name: String,
+    guest: Option<String>,
+    vdev: Option<String>,
     tree: Tree,
     /// What is wrong with the directory itself, if anything.
     fault: Option<String>,
@@ -63,6 +71,19 @@ pub struct Vbd {
     /// Until when the frontend may answer the toolstack's wish to have the disk back.
     grace: Option<Instant>,
     quiet: Quiet,
+    /// Xenstore knew the guest's domain when the present connection, or the last, was made.
+    introduced: bool,
+    /// The guest's domain is gone, though its nodes are not.
+    orphaned: bool,
+    /// Connections made, and what those that are over have counted.
+    connections: u64,
+    past: Stats,
+    /// Why the disk cannot be served, or why the last connection was refused or lost, for whoever asks.
+    trouble: Option<String>,
+    /// Who waits for the disk to grow.
+    askers: Vec<ClientId>,
+    /// What is to be answered.
+    answers: Vec<(ClientId, Answer)>,
 }
 
 /// What a look at a disk ended in.
@@ -78,11 +99,14 @@ pub enum Tended {
 
 impl Vbd {
     /// A disk that was found in the tree.
-    pub fn new(id: DiskId, name: String, tree: Tree, fault: Option<String>) -> Self {
+    pub fn new(id: DiskId, claim: Claim) -> Self {
+        let Claim { name, guest, vdev, tree, fault } = claim;
         log::info!("{name}: found at {}", tree.backend);
         Self {
             id,
             name,
+            guest,
+            vdev,
             tree,
             fault,
             machine: Machine::default(),
@@ -96,6 +120,13 @@ impl Vbd {
             pause: FIRST_PAUSE,
             grace: None,
             quiet: Quiet::new(Instant::now()),
+            introduced: false,
+            orphaned: false,
+            connections: 0,
+            past: Stats::default(),
+            trouble: None,
+            askers: Vec::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -132,6 +163,7 @@ impl Vbd {
         let Some(reason) = self.connection.as_ref().and_then(Connection::failure) else { return false };
         if self.reason.is_none() {
             self.note(Level::Warn, &format!("connection lost: {reason}"));
+            self.trouble = Some(format!("connection lost: {reason}"));
             self.reason = Some(reason);
         }
         self.machine.condemn();
@@ -140,6 +172,9 @@ impl Vbd {
 
     /// Does what there is to do now.
     pub fn tend(&mut self, host: &Host) -> Tended {
+        if self.orphaned && matches!(host.client.is_introduced(self.id.domain), Ok(true)) {
+            self.orphaned = false;
+        }
         for _ in 0..STEPS {
             let view = match self.tree.view() {
                 Ok(view) => view,
@@ -151,6 +186,7 @@ impl Vbd {
                 Err(error) => return self.defer(&error),
             };
             let view = View { overdue: self.overdue(&view, host.config.detach_grace), ..view };
+            let view = if self.orphaned { View { frontend: XenbusState::Unknown, ..view } } else { view };
             self.seen = Some(view);
             match self.machine.next(view) {
                 Step::Rest => return Tended::Rests,
@@ -199,6 +235,7 @@ impl Vbd {
                 self.machine.opened(Opened::NotNow);
                 self.put_off();
             }
+            Some(Outcome::Grown(result)) => self.grown(result),
             Some(Outcome::Drained(closed)) => {
                 self.machine.drained();
                 self.report("disconnected", &closed);
@@ -226,12 +263,18 @@ impl Vbd {
         self.note(Level::Info, &text);
         self.pause = FIRST_PAUSE;
         self.plan = Some(Ok(plan));
-        self.connection = Some(connection);
+        self.connections += 1;
+        self.trouble = None;
         self.machine.opened(Opened::Running);
+        if connection.outgrown().is_some() {
+            self.machine.outgrown();
+        }
+        self.connection = Some(connection);
     }
 
     fn refuse(&mut self, reason: String) {
         self.note(Level::Warn, &format!("connection refused: {reason}"));
+        self.trouble = Some(format!("connection refused: {reason}"));
         self.reason = Some(reason);
         self.machine.opened(Opened::Refused);
     }
@@ -241,6 +284,11 @@ impl Vbd {
         let reason = "an internal error; the log has it".to_owned();
         self.note(Level::Error, &reason);
         self.machine.crashed();
+        self.answer_askers(|| Answer::Failed(reason.clone()));
+        if self.machine.holds() {
+            return;
+        }
+        self.trouble = Some(reason.clone());
         self.reason = Some(reason);
         if !self.machine.holds() && self.plan.is_none() {
             self.put_off();
@@ -249,6 +297,7 @@ impl Vbd {
 
     /// Nothing is left of it.
     fn release(&mut self, host: &Host) {
+        self.answer_askers(|| Answer::Failed("the disk is gone".to_owned()));
         if let Some(frontend) = &self.tree.frontend
             && let Err(error) = host.client.unwatch(&format!("{frontend}/{}", names::STATE), &self.id.token())
         {
@@ -280,6 +329,8 @@ impl Vbd {
     }
 
     fn report(&mut self, what: &str, closed: &Closed) {
+        self.past += closed.stats;
+        self.answer_askers(|| Answer::Failed("the disk was let go meanwhile".to_owned()));
         let stats: Vec<_> =
             closed.stats.named().filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name} {n}")).collect();
         let stats = if stats.is_empty() { "nothing done".to_owned() } else { stats.join(", ") };

@@ -1,5 +1,6 @@
 //! Per-queue counters: the queue's thread writes them, anybody reads them.
 
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -9,7 +10,8 @@ macro_rules! counters {
         pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
 
         /// A copy of [`Counters`] at one moment.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
 
         impl Counters {
@@ -23,6 +25,14 @@ macro_rules! counters {
             /// Name and value of each, in the order of declaration.
             pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
+        impl std::ops::Sub for Stats {
+            type Output = Self;
+            /// What was counted since `earlier`; nothing where that was another connection's.
+            fn sub(self, earlier: Self) -> Self {
+                Self { $($name: self.$name.saturating_sub(earlier.$name),)* }
             }
         }
 

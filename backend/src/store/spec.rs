@@ -61,7 +61,7 @@ impl StoreSpec {
     }
 
     /// The sidecar's path, if there is to be one.
-    fn sidecar(&self) -> Option<PathBuf> {
+    pub(crate) fn sidecar(&self) -> Option<PathBuf> {
         match &self.pi {
             PiSource::Auto => Some(default_path(&self.path)).filter(|path| exists(path)),
             PiSource::None => None,

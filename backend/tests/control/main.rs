@@ -6,5 +6,6 @@ mod logs;
 mod nodes;
 mod restart;
 mod slow;
+mod status;
 mod support;
 mod xenstored;

@@ -302,10 +302,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Sends a signal and gives the exit status.
     pub fn end(&mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        self.signal(signal);
         let mut status = None;
         wait("the daemon to end", || {
             status = self.child.try_wait().unwrap();

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 enum Job {
     Probe,
     Open,
+    Grow,
     Drain,
     Suspend,
 }
@@ -37,6 +38,7 @@ struct Move {
     overdue: bool,
     condemn: bool,
     stop: bool,
+    grow: bool,
     retry: bool,
     announced: Announced,
     /// Every write of a state meets somebody else's.
@@ -61,6 +63,7 @@ impl World {
                     false => Opened::Refused,
                 });
             }
+            Some(Job::Grow) => self.machine.grown(well),
             Some(Job::Drain) => self.machine.drained(),
             Some(Job::Suspend) => self.machine.suspended(well),
         }
@@ -71,6 +74,7 @@ impl World {
         match job {
             Job::Probe => assert!(!self.live),
             Job::Open => assert!(!self.live, "two connections at once"),
+            Job::Grow => assert!(self.live, "nothing to grow"),
             Job::Drain | Job::Suspend => {
                 assert!(self.live, "nothing to stop");
                 self.live = false;
@@ -91,6 +95,9 @@ impl World {
         }
         if m.stop {
             self.machine.stop();
+        }
+        if m.grow {
+            self.machine.grow();
         }
         if m.retry {
             self.machine.retry();
@@ -130,6 +137,11 @@ impl World {
                     }
                     self.start(Job::Drain);
                 }
+                Step::Grow => self.start(Job::Grow),
+                Step::Tell => {
+                    assert!(self.live && self.own == Some(Connected));
+                    self.machine.told();
+                }
                 Step::Suspend => self.start(Job::Suspend),
                 Step::Say(state) => {
                     assert!(matches!(state, Closing | Closed));
@@ -155,7 +167,7 @@ impl World {
     fn check(&self) {
         assert_eq!(self.machine.busy(), self.job.is_some());
         assert_eq!(self.machine.holds(), self.live);
-        assert!(!(self.live && self.machine.condemned), "a condemned connection rests");
+        assert!(!(self.live && self.machine.condemned && self.job.is_none()), "a condemned connection rests");
         if self.machine.settled() {
             assert!(!self.live && !matches!(self.job, Some(Job::Open | Job::Drain | Job::Suspend)));
         }
@@ -192,6 +204,7 @@ fn calm(frontend: XenbusState) -> Move {
         overdue: false,
         condemn: false,
         stop: false,
+        grow: false,
         retry: false,
         announced: Announced::Done,
         overtake: false,
@@ -216,6 +229,7 @@ fn moves() -> Vec<Move> {
                         overdue: bits & 4 != 0,
                         condemn: bits & 16 != 0,
                         stop: bits & 48 == 48,
+                        grow: bits & 36 == 4,
                         retry: bits & 16 != 0,
                         announced: *announced,
                         overtake: bits & 32 != 0,
@@ -260,6 +274,7 @@ fn arbitrary_move() -> impl Strategy<Value = Move> {
             overdue: retry,
             condemn,
             stop,
+            grow: retry,
             retry,
             announced: Announced::Done,
             overtake,
@@ -404,4 +419,22 @@ fn stop_when_connected_then_the_state_stays_and_nothing_new_starts() {
     step(&mut world, Connected);
     assert_eq!((world.own, world.live), (Some(Connected), false));
     assert!(world.machine.settled() && world.machine.is_suspended());
+}
+
+#[test]
+fn disk_when_it_grows_while_connected_then_the_frontend_is_told_and_else_nothing_is_done() {
+    let mut world = World::new();
+    let grow = Move { grow: true, ..calm(Connected) };
+    world.make(Move { frontend: Initialising, ..grow });
+    assert_ne!(world.job, Some(Job::Grow));
+    step(&mut world, Connected);
+    world.make(grow);
+    assert_eq!((world.job, world.live), (Some(Job::Grow), true));
+    assert!(world.machine.serves() && world.machine.holds());
+    // Whatever comes meanwhile waits for the helper.
+    world.own = Some(Closing);
+    world.make(Move { frontend: Closed, condemn: true, ..calm(Connected) });
+    assert_eq!(world.job, Some(Job::Grow));
+    world.make(Move { frontend: Closed, finish: Some(true), ..calm(Connected) });
+    assert_eq!((world.job, world.live), (Some(Job::Drain), false));
 }

@@ -44,6 +44,10 @@ pub enum Step {
     Resume,
     /// Write the disk's properties and Connected; answered by [`Machine::published`](super::Machine::published).
     Publish,
+    /// Take in what the disk has grown by, on a helper thread; answered by [`Machine::grown`](super::Machine::grown).
+    Grow,
+    /// Write the disk's new size, and Connected once more; answered by [`Machine::told`](super::Machine::told).
+    Tell,
     /// Stop the queues and close the store, on a helper thread; before it, if `say`, write Closing. Answered by
     /// [`Machine::drained`](super::Machine::drained).
     Drain {

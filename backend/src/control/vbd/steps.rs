@@ -31,6 +31,8 @@ impl Vbd {
             Step::Open => self.open(host)?,
             Step::Resume => self.resume(host)?,
             Step::Publish => self.publish()?,
+            Step::Grow => self.grow(host),
+            Step::Tell => self.tell()?,
             Step::Drain { say } => {
                 if say && let Err(error) = self.say(XenbusState::Closing) {
                     log::warn!("{}: {error}", self.name);
@@ -62,10 +64,12 @@ impl Vbd {
         match (outcome, plan) {
             (Announced::Done, Err(reason)) => {
                 let reason = reason.clone();
+                self.trouble = Some(format!("cannot be served: {reason}"));
                 self.note(Level::Error, &format!("cannot be served: {reason}"));
             }
             (Announced::Done, Ok(plan)) => {
                 self.pause = FIRST_PAUSE;
+                self.trouble = None;
                 let pi = plan.profile.map_or("no PI".to_owned(), |profile| profile.to_string());
                 let text = format!("announced: {}, {pi}", plan.store.path.display());
                 self.note(Level::Info, &text);
@@ -79,6 +83,7 @@ impl Vbd {
     }
 
     fn open(&mut self, host: &Host) -> Result<(), Error> {
+        self.introduced = matches!(host.client.is_introduced(self.id.domain), Ok(true));
         match self.opening(host) {
             Ok(Ok(Attempt { opening, plan, permit })) => {
                 let work = move || {
@@ -124,6 +129,7 @@ impl Vbd {
     }
 
     fn resume(&mut self, host: &Host) -> Result<(), Error> {
+        self.introduced = matches!(host.client.is_introduced(self.id.domain), Ok(true));
         match resume::prepare(host, &self.tree, &self.id, &self.name) {
             Ok(Ok(prepared)) => {
                 self.note(Level::Info, "taking up the connection that the last run left");
