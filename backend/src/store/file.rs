@@ -13,6 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Most bytes that are discarded at once: a device may take seconds for as many.
+const PART: u64 = 1 << 30;
+
 /// A disk without PI.
 pub(crate) struct FileStore {
     data: Medium,
@@ -55,7 +58,7 @@ impl Store for FileStore {
     }
 
     fn queue(self: Arc<Self>, _doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>> {
-        Ok(Box::new(FileQueue { store: self, active: Slab::new() }))
+        Ok(Box::new(FileQueue { store: self, active: Slab::new(), hurried: false }))
     }
 
     fn close(&self) -> io::Result<()> {
@@ -66,13 +69,22 @@ impl Store for FileStore {
 /// An operation in the kernel's hands.
 struct Active {
     io: Io,
-    /// Bytes of a read or write that are already done.
+    /// Bytes that are already done.
     moved: usize,
+}
+
+impl Active {
+    /// Bytes of a discard's next part.
+    fn part(&self) -> u64 {
+        (self.io.bytes - self.moved as u64).min(PART)
+    }
 }
 
 struct FileQueue {
     store: Arc<FileStore>,
     active: Slab<Active>,
+    /// The queue is about to end.
+    hurried: bool,
 }
 
 impl StoreQueue for FileQueue {
@@ -92,6 +104,13 @@ impl StoreQueue for FileQueue {
         };
         let left = active.io.buffer.as_ref().map_or(0, |lease| lease.len() - active.moved);
         let result = match outcome(result, left) {
+            Outcome::Done if active.io.op == Op::Discard => {
+                active.moved += active.part() as usize;
+                if (active.moved as u64) < active.io.bytes && !self.hurried {
+                    return self.start(slot, ring);
+                }
+                Ok(())
+            }
             Outcome::Done => Ok(()),
             Outcome::Again { moved } => {
                 active.moved += moved;
@@ -104,13 +123,18 @@ impl StoreQueue for FileQueue {
     }
 
     fn resume(&mut self, _ring: &mut Ring, _done: &mut Vec<Completion>) {}
+
+    fn hurry(&mut self) {
+        self.hurried = true;
+    }
 }
 
 impl FileQueue {
     fn start(&self, slot: usize, ring: &mut Ring) {
         let fd = self.store.data.fd();
         let user_data = Owner::Store.user_data(slot as u64);
-        let Active { io, moved } = &self.active[slot];
+        let active = &self.active[slot];
+        let Active { io, moved } = active;
         let at = io.offset + *moved as u64;
         match (io.op, &io.buffer) {
             (Op::Read, Some(lease)) => ring.read(fd, lease, *moved, at, user_data),
@@ -118,7 +142,7 @@ impl FileQueue {
                 let flags = if fua { libc::RWF_DSYNC } else { 0 };
                 ring.write(fd, lease, *moved, at, flags, user_data);
             }
-            (Op::Discard, _) => punch(ring, fd, io.offset, io.bytes, user_data),
+            (Op::Discard, _) => punch(ring, fd, at, active.part(), user_data),
             (Op::Flush | Op::Read | Op::Write { .. }, _) => {
                 let entry = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
                 // SAFETY: the entry names no memory.

@@ -228,4 +228,8 @@ pub trait StoreQueue: Send {
 
     /// Goes on with what waited for another queue, after the doorbell rang.
     fn resume(&mut self, ring: &mut Ring, done: &mut Vec<Completion>);
+
+    /// The queue is about to end: whoever stops it waits for all that is under way. A discard is a hint, and one of a
+    /// whole disk may take long: it ends, as done, with the part that it is at.
+    fn hurry(&mut self) {}
 }

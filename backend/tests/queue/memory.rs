@@ -31,6 +31,8 @@ pub struct State {
     pub panic: bool,
     /// What every completion from now on found, as a device that checks PI.
     pub mismatch: Option<PiFault>,
+    /// A queue was told that it is about to end.
+    pub hurried: bool,
 }
 
 pub struct Memory {
@@ -51,6 +53,7 @@ impl Memory {
                 fail: None,
                 panic: false,
                 mismatch: None,
+                hurried: false,
             }),
             profile,
             bells: Mutex::default(),
@@ -158,5 +161,9 @@ impl StoreQueue for Queue {
 
     fn resume(&mut self, _: &mut Ring, done: &mut Vec<Completion>) {
         self.work(done);
+    }
+
+    fn hurry(&mut self) {
+        self.store.state.lock().unwrap().hurried = true;
     }
 }

@@ -85,6 +85,27 @@ fn stop_drains_what_was_taken_and_a_new_queue_goes_on_at_the_last_response() {
 }
 
 #[test]
+fn stop_tells_the_store_to_hurry_while_something_is_under_way() {
+    let mut guest = Guest::new(Wish::default());
+    guest.store.state.lock().unwrap().hold = true;
+    let whole = Operation::Discard { secure: false, sectors: Sectors(crate::memory::DISK / 512) };
+    guest.send(&[Encode::request(&Request::direct(1, whole, Sectors(0), &[], false))]);
+    while guest.store.asked().is_empty() {
+        std::thread::yield_now();
+    }
+    assert!(!guest.store.state.lock().unwrap().hurried);
+    guest.queue.as_ref().unwrap().request_stop();
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !guest.store.state.lock().unwrap().hurried {
+        assert!(std::time::Instant::now() < end, "the store was never told");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    guest.store.release();
+    assert!(guest.stop().resumable);
+    assert_eq!(guest.responses(1), [(1, Status::Okay)].into());
+}
+
+#[test]
 fn half_a_pair_is_left_alone_neither_polled_for_nor_in_the_way() {
     let mut guest = Guest::new(Wish::default());
     guest.store.state.lock().unwrap().hold = true;

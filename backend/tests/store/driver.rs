@@ -114,6 +114,11 @@ impl Driver {
         }
     }
 
+    /// Tells the queue that it is about to end.
+    pub fn hurry(&mut self) {
+        self.queue.as_mut().unwrap().hurry();
+    }
+
     pub fn give_back(&mut self, lease: Lease) {
         self.pool.give_back(lease);
     }

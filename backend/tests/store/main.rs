@@ -6,6 +6,7 @@ mod driver;
 mod faults;
 mod files;
 mod grow;
+mod hurry;
 mod image;
 mod opening;
 mod overlap;

@@ -130,6 +130,9 @@ impl Engine {
         self.channel.notify()?;
         self.listen();
         loop {
+            if self.stopping() {
+                self.store.hurry();
+            }
             if self.turn()? {
                 continue;
             }

@@ -71,12 +71,14 @@ pub(super) struct SidecarQueue {
     loads: usize,
     /// Memory for what the inbox gives.
     events: Vec<(usize, Wake)>,
+    /// The queue is about to end.
+    hurried: bool,
 }
 
 impl SidecarQueue {
     pub(super) fn new(shared: Arc<Shared>, doorbell: Doorbell) -> Self {
         let inbox = Arc::new(Inbox::new(doorbell));
-        Self { shared, inbox, requests: Slab::new(), loads: 0, events: Vec::new() }
+        Self { shared, inbox, requests: Slab::new(), loads: 0, events: Vec::new(), hurried: false }
     }
 }
 
@@ -118,6 +120,10 @@ impl StoreQueue for SidecarQueue {
 
     fn resume(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
         self.settle(ring, done);
+    }
+
+    fn hurry(&mut self) {
+        self.hurried = true;
     }
 }
 

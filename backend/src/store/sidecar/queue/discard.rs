@@ -23,7 +23,7 @@ impl SidecarQueue {
         // Whole intervals inside the range only.
         let start = request.io.offset.div_ceil(interval).max(request.first);
         let end = (request.io.offset + request.io.bytes) / interval;
-        if start >= end {
+        if start >= end || self.hurried {
             return self.end(slot, Ok(()), done);
         }
         let next = ((start / chunk + 1) * chunk).min(end);
