@@ -7,6 +7,7 @@
 
 mod daemon;
 mod list;
+mod log;
 mod resize;
 mod run;
 mod stat;

@@ -1,7 +1,7 @@
 //! `dixback run`: the daemon.
 
 use crate::config::{ConfigError, DaemonConfig, SAMPLE, disk_keys, units};
-use crate::control::{ControlError, Daemon};
+use crate::control::{ControlError, Daemon, Service};
 use crate::io::Ring;
 use hypervisor::DomId;
 use log::LevelFilter;
@@ -78,8 +78,7 @@ pub fn main(args: Args) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    // RUST_LOG can say more than a level, so it goes before.
-    env_logger::Builder::new().filter_level(config.log).parse_default_env().init();
+    super::log::start(config.log);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -127,7 +126,7 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
         .map_err(|source| ControlError::Xenstore { doing: "connecting", source })?;
     let domain = crate::control::own_domain(&config, &client)?;
     let hypervisor = hypervisor::open(&config.hypervisor, DomId(domain))?;
-    let daemon = Daemon::start(DaemonConfig { domain: Some(domain), ..config }, client, hypervisor)?;
+    let mut daemon = Daemon::start(DaemonConfig { domain: Some(domain), ..config }, client, hypervisor)?;
     let stopper = daemon.stopper();
     for signal in [SIGTERM, SIGINT] {
         stopper.on_signal(signal).map_err(ControlError::System)?;
@@ -135,6 +134,7 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
     daemon.grower().on_signal(SIGHUP).map_err(ControlError::System)?;
     let line = daemon.describe();
     log::info!("{line}");
+    daemon.serve_under(Service::from_environment());
     // For whoever started it and waits on a pipe.
     println!("{line}");
     daemon.run()

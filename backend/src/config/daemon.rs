@@ -6,36 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The file with every key at its default, as `dixback run --help` shows it.
-pub const SAMPLE: &str = r#"
-# Kinds of backend directories to serve: /local/domain/<own>/backend/<kind>.
-kinds = ["vbd3"]
-# Only devices whose script node has this file name are claimed; "" claims all of those kinds.
-script = "block-dix"
-# xenstored's socket; without this key $XENSTORED_PATH, if set, goes before this default.
-xenstore = "/run/xenstored/socket"
-# "xen", or "sim:DIR" for the simulation whose broker runs on DIR.
-hypervisor = "xen"
-# The lock against a second daemon, and the restart records.
-run-dir = "/run/dixback"
-# error, warn, info, debug or trace; RUST_LOG goes before it.
-log = "info"
-
-# Limits of the whole daemon: queue threads, bytes of buffers (for data, PI and the segments of indirect requests).
-threads = 256
-pool-total = "1GiB"
-# Of each disk, unless its keys say otherwise: rings, largest ring (2^n pages), segments of an indirect request.
-# queues: at most 4 and no more than there are processors.
-queues = 4
-ring-order = 4
-indirect = 256
-# Of each queue: bytes of data buffers, longest time to spin for work before it sleeps.
-pool = "4MiB"
-spin = "50us"
-# How long a frontend may take to answer when the toolstack wants its disk back; one that answers has all the time.
-detach-grace = "5s"
-# A stop that takes longer says what it waits for, and again each time this has passed.
-stop-notice = "10s"
-"#;
+pub const SAMPLE: &str = include_str!("../../../packaging/dixback.toml");
 
 /// The daemon's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

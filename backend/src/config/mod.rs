@@ -3,7 +3,7 @@
 //! ```text
 //! xl disk line, target=...  -> params node -> DiskSpec \
 //! mode, discard-enable, ...  -> nodes       ----------- -> DiskNodes -> control: what is opened and offered
-//! /etc/dixback.toml, command line -> DaemonConfig ----------------/
+//! /etc/dixback/dixback.toml, command line -> DaemonConfig --------/
 //! ```
 //!
 //! Everything here ends in a value or in a [`ConfigError`] that names the key and what it may be.

@@ -13,6 +13,7 @@ use super::host::Host;
 use super::id::DiskId;
 use super::limits::Caps;
 use super::rundir::RunDir;
+use super::service::Service;
 use super::status::{Answer, ClientId, Report, Request, Server, socket};
 use super::stop::{Stopper, Stops};
 use super::vbd::{Tended, Vbd};
@@ -45,6 +46,7 @@ pub struct Daemon {
     /// Requests to look whether disks have grown.
     growths: Stops,
     server: Server,
+    service: Service,
     started: Instant,
     /// Domains may have gone.
     releases: bool,
@@ -95,6 +97,7 @@ impl Daemon {
             stops,
             growths: Stops::new().map_err(ControlError::System)?,
             server,
+            service: Service::default(),
             started: Instant::now(),
             releases: false,
             stopping: None,
@@ -133,6 +136,12 @@ impl Daemon {
         self.growths.stopper()
     }
 
+    /// Who is told how the daemon does, from now on; first, that it is ready.
+    pub fn serve_under(&mut self, service: Service) {
+        service.ready();
+        self.service = service;
+    }
+
     /// Serves until asked to stop; then leaves every connection to the next run and returns.
     ///
     /// # Errors
@@ -150,6 +159,8 @@ impl Daemon {
             self.collect();
             self.tend();
             self.answer();
+            self.service.status(self.summary());
+            self.service.alive(Instant::now());
             if self.host.stopping && self.disks.values().all(Vbd::settled) {
                 log::info!("stopped");
                 return Ok(());
@@ -163,7 +174,11 @@ impl Daemon {
         let idle = self.pending.is_empty() && (self.scans.is_empty() || self.scan_again.is_some());
         let now = Instant::now();
         let timers = self.disks.values().filter_map(Vbd::wakes);
-        let timers = timers.chain(self.notice).chain(self.scan_again).chain(self.server.wakes());
+        let timers = timers
+            .chain(self.notice)
+            .chain(self.scan_again)
+            .chain(self.server.wakes())
+            .chain(self.service.wakes());
         let next = if idle { timers.min() } else { Some(now) };
         let timeout = next.map(|at| timespec(at.saturating_duration_since(now)));
         let mut polled = vec![
@@ -348,8 +363,16 @@ impl Daemon {
         }
     }
 
+    /// How it goes, in one line.
+    fn summary(&self) -> String {
+        let connected = self.disks.values().filter(|disk| disk.is_connected()).count();
+        let what = if self.host.stopping { "stopping: " } else { "" };
+        format!("{what}{} disks, {connected} connected", self.disks.len())
+    }
+
     fn begin_stop(&mut self) {
         log::info!("stopping: {} disks", self.disks.len());
+        self.service.stopping();
         self.host.stopping = true;
         self.stopping = Some(Instant::now());
         self.notice = Some(Instant::now() + self.host.config.stop_notice);

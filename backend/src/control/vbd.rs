@@ -135,6 +135,11 @@ impl Vbd {
         &self.name
     }
 
+    /// Whether it has a connection.
+    pub fn is_connected(&self) -> bool {
+        self.machine.holds()
+    }
+
     /// Whether nothing of it is open or about to be.
     pub fn settled(&self) -> bool {
         self.machine.settled()
