@@ -25,7 +25,7 @@ mod spec;
 pub use error::StoreError;
 pub use medium::Direct;
 pub use sidecar::AttachReport;
-pub use spec::{PiSource, Probe, StoreSpec, open, probe};
+pub use spec::{CrashMode, PiSource, Probe, StoreSpec, UnknownCrashMode, open, probe};
 
 pub(crate) use null::parse_size;
 
