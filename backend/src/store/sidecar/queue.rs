@@ -206,6 +206,7 @@ impl SidecarQueue {
                 self.access_all(slot, blocks, ring, done);
             }
             Op::Write { .. } => self.next_step(slot, ring, done),
+            Op::Discard if self.hurried => self.unlock(slot, ring, done),
             Op::Discard | Op::Flush => self.prepare(slot, ring, done),
         }
     }
