@@ -81,6 +81,14 @@ impl Host {
     /// # Errors
     /// [`HostError`]; nothing is left behind.
     pub fn start(program: &Path, cpu: Option<usize>) -> Result<Self, HostError> {
+        Self::start_with(program, cpu, &[])
+    }
+
+    /// The same, with more arguments for the daemon.
+    ///
+    /// # Errors
+    /// [`HostError`]; nothing is left behind.
+    pub fn start_with(program: &Path, cpu: Option<usize>, arguments: &[&str]) -> Result<Self, HostError> {
         let dir =
             tempfile::Builder::new().prefix("dixback-").tempdir().map_err(system("a temporary directory"))?;
         let server = Server::start(dir.path().join("xenstored"), ServerConfig::default())?;
@@ -88,7 +96,7 @@ impl Host {
         let broker = Broker::start(dir.path())?;
         let mut host =
             Self { daemon: None, program: program.to_owned(), cpu, client, server, _broker: broker, dir };
-        host.start_daemon(&[])?;
+        host.start_daemon(arguments)?;
         Ok(host)
     }
 
@@ -171,7 +179,8 @@ impl Host {
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Where the daemons log to.
+    pub fn log_path(&self) -> PathBuf {
         self.dir.path().join("daemon.log")
     }
 
@@ -183,6 +192,11 @@ impl Host {
     /// Dom0's connection to xenstore.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Xenstore's socket.
+    pub fn xenstore(&self) -> &Path {
+        self.server.socket()
     }
 
     /// What `--hypervisor` is on this host.

@@ -1,13 +1,16 @@
 //! The command line: one module per subcommand.
 //!
-//! Exit status: 0 done, 1 it failed (of `image scrub` and `reseal`: bad intervals), 2 wrong usage or configuration (of
+//! Exit status: 0 done, 1 it failed (of `image scrub` and `reseal`: bad intervals; of `probe`: it
+//! would not be served), 2 wrong usage or configuration (of
 //! `image`: it could not be done), 3 no daemon answers.
 
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod host;
 mod list;
 mod log;
+mod probe;
 mod resize;
 mod run;
 mod stat;
@@ -38,12 +41,17 @@ enum Command {
     Resize(resize::Args),
     /// Print the xl disk line for what is wished, or explain a given one
     XlDisk(xl_disk::Args),
+    /// Say what PI a path can carry, how, and what is missing
+    Probe(probe::Args),
     /// Make, check and renew a disk's PI sidecar
     Image(crate::image::cli::ImageArgs),
     /// Show the main job on this machine: no Xen, no root
     Demo(crate::demo::DemoArgs),
     /// Measure the daemon on this machine beside a bare io_uring loop
     Bench(crate::bench::BenchArgs),
+    /// A simulated host for scripts, until standard input ends
+    #[command(hide = true)]
+    Host(host::Args),
     /// A frontend on the simulation, as a process of its own (the program frontend-sim)
     #[command(hide = true, disable_help_flag = true)]
     Frontend {
@@ -61,6 +69,8 @@ pub fn main() -> ExitCode {
         Command::Stat(args) => stat::main(&args),
         Command::Resize(args) => resize::main(&args),
         Command::XlDisk(args) => xl_disk::main(&args),
+        Command::Host(args) => host::main(&args),
+        Command::Probe(args) => probe::main(&args),
         Command::Image(args) => crate::image::cli::main(args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Bench(args) => crate::bench::main(&args),

@@ -8,7 +8,7 @@
 
 use super::{ConfigError, Setter, escape, keys};
 use crate::queue::{AppTagRule, Integrity};
-use crate::store::{CrashMode, Direct, PiSource};
+use crate::store::{Direct, PiSource};
 use integrity::Guard;
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub enum Target {
 pub struct DiskSpec {
     /// What is served.
     pub target: Target,
-    /// `pi=auto|none|PATH`
+    /// `pi=auto|none|device|PATH`
     pub pi: PiSource,
     /// `integrity=off|auto|require`
     pub integrity: Integrity,
@@ -34,6 +34,8 @@ pub struct DiskSpec {
     pub guard: Option<Guard>,
     /// `interval=`: what the PI found must be, in bytes.
     pub interval: Option<u32>,
+    /// `metadata-size=`: what the PI found must be, in bytes for each interval.
+    pub metadata_size: Option<u16>,
     /// `sector-size=`: what the disk's logical block must be, in bytes.
     pub sector_size: Option<u32>,
     /// `app-tag=VALUE[/MASK]`
@@ -54,8 +56,6 @@ pub struct DiskSpec {
     pub discard: Option<bool>,
     /// `cache=`: bytes of the sidecar kept in memory.
     pub cache: Option<u64>,
-    /// `crash=log|bitmap|off`: what is kept for a crash.
-    pub crash: Option<CrashMode>,
 }
 
 impl DiskSpec {
@@ -67,6 +67,7 @@ impl DiskSpec {
             integrity: Integrity::default(),
             guard: None,
             interval: None,
+            metadata_size: None,
             sector_size: None,
             app_tag: AppTagRule::default(),
             allow_escape: false,
@@ -77,7 +78,6 @@ impl DiskSpec {
             pool: None,
             discard: None,
             cache: None,
-            crash: None,
         }
     }
 
@@ -118,8 +118,10 @@ impl DiskSpec {
         if self.integrity == Integrity::Off && self.app_tag != AppTagRule::Guest {
             return contradiction("app-tag= checks PI, integrity=off forbids it");
         }
-        if self.pi == PiSource::None && (self.guard.is_some() || self.interval.is_some()) {
-            return contradiction("guard= and interval= describe PI, pi=none forbids it");
+        if self.pi == PiSource::None
+            && (self.guard.is_some() || self.interval.is_some() || self.metadata_size.is_some())
+        {
+            return contradiction("guard=, interval= and metadata-size= describe PI, pi=none forbids it");
         }
         Ok(())
     }

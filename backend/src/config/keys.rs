@@ -32,11 +32,12 @@ pub(super) fn find(name: &str) -> Result<&'static Key, ConfigError> {
 const KEYS: &[Key] = &[
     Key {
         name: "pi",
-        allowed: "auto, none or the absolute path of a sidecar",
+        allowed: "auto, none, device or the absolute path of a sidecar",
         set: |spec, value| {
             spec.pi = match value {
                 "auto" => PiSource::Auto,
                 "none" => PiSource::None,
+                "device" => PiSource::Device,
                 path if path.starts_with('/') && !path.contains('\0') => {
                     PiSource::Sidecar(PathBuf::from(path))
                 }
@@ -67,6 +68,13 @@ const KEYS: &[Key] = &[
         name: "interval",
         allowed: "512, 1024, 2048 or 4096",
         set: |spec, value| put(&mut spec.interval, block(value)),
+    },
+    Key {
+        name: "metadata-size",
+        allowed: "1 to 255",
+        set: |spec, value| {
+            put(&mut spec.metadata_size, number(value, 1..=255).and_then(|size| size.try_into().ok()))
+        },
     },
     Key {
         name: "sector-size",
@@ -138,11 +146,6 @@ const KEYS: &[Key] = &[
         set: |spec, value| {
             put(&mut spec.cache, units::size(value).filter(|n| (1 << 16..=1 << 34).contains(n)))
         },
-    },
-    Key {
-        name: "crash",
-        allowed: "log, bitmap or off",
-        set: |spec, value| put(&mut spec.crash, value.parse().ok()),
     },
 ];
 

@@ -38,6 +38,7 @@ mod vbd;
 
 pub use daemon::{Daemon, own_domain};
 pub use error::ControlError;
+pub(crate) use plan::{Plan, store_spec};
 pub use rundir::RunDirError;
 pub use service::Service;
 pub use stop::Stopper;

@@ -3,7 +3,7 @@
 
 use crate::config::{DaemonConfig, DiskNodes, Target};
 use crate::queue::{AppTagRule, Disk, Integrity, Lost};
-use crate::store::{Capabilities, Geometry, PiSource, Probe, Store, StoreSpec};
+use crate::store::{Capabilities, Geometry, Keeper, PiSource, Probe, Store, StoreSpec, Wish};
 use blkif::{DiscardNodes, DixNodes, Info, Properties, Sectors, Transport};
 use integrity::Profile;
 use std::path::PathBuf;
@@ -52,9 +52,8 @@ impl Plan {
         let spec = &nodes.spec;
         let profile = found.filter(|_| spec.integrity != Integrity::Off);
         let mut store = store;
-        store.crash = spec.crash.unwrap_or(config.crash);
         if found.is_some() && profile.is_none() {
-            if !nodes.read_only {
+            if !nodes.read_only && probe.keeper != Keeper::Device {
                 return Err("integrity=off on a writable disk that has PI would leave the PI behind what is written: \
                             use integrity=auto (guests without DIX are served as they are), or take the PI away"
                     .to_owned());
@@ -164,6 +163,7 @@ pub fn store_spec(nodes: &DiskNodes) -> StoreSpec {
     };
     let mut store = StoreSpec::new(path);
     store.pi = spec.pi.clone();
+    store.wish = Wish { guard: spec.guard, interval: spec.interval, metadata_size: spec.metadata_size };
     store.read_only = nodes.read_only;
     store.direct = spec.direct;
     store.discard = nodes.offers_discard();
@@ -181,6 +181,7 @@ fn expect_profile(nodes: &DiskNodes, found: Option<Profile>) -> Result<(), Strin
             (spec.integrity == Integrity::Require, "integrity=require"),
             (spec.guard.is_some(), "guard="),
             (spec.interval.is_some(), "interval="),
+            (spec.metadata_size.is_some(), "metadata-size="),
             (spec.app_tag != AppTagRule::Guest, "app-tag="),
         ];
         return match wanted.into_iter().find(|(wanted, _)| *wanted) {
@@ -197,6 +198,9 @@ fn expect_profile(nodes: &DiskNodes, found: Option<Profile>) -> Result<(), Strin
     }
     if let Some(interval) = spec.interval.filter(|interval| *interval != is.interval) {
         return Err(format!("interval={interval}, but the disk's interval is {} bytes", is.interval));
+    }
+    if let Some(size) = spec.metadata_size.filter(|size| *size != is.metadata_size) {
+        return Err(format!("metadata-size={size}, but the disk's metadata is {} bytes", is.metadata_size));
     }
     if spec.app_tag != AppTagRule::Guest && is.tag_size < 2 {
         return Err(format!("app-tag= needs an application tag, the disk's has {} bytes", is.tag_size));

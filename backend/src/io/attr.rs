@@ -46,6 +46,12 @@ pub(super) fn attach(entry: &mut squeue::Entry, attr: NonNull<PiAttr>) {
     put(entry, TYPE_MASK, TYPE_PI);
 }
 
+/// Gives a read or write an attribute of a type that no kernel knows: one that knows attributes refuses it, an older
+/// one does not look.
+pub(crate) fn attach_unknown(entry: &mut squeue::Entry) {
+    put(entry, TYPE_MASK, 1 << 63);
+}
+
 fn put(entry: &mut squeue::Entry, at: usize, value: u64) {
     debug_assert!(at + 8 <= size_of::<squeue::Entry>());
     let place = std::ptr::from_mut(entry).cast::<u8>().wrapping_add(at).cast::<u64>();

@@ -6,6 +6,7 @@ mod pool;
 mod ring;
 
 pub use attr::PiAttr;
+pub(crate) use attr::attach_unknown;
 pub use doorbell::Doorbell;
 pub use pool::{Lease, PAGE, Pool};
 pub use ring::{Owner, Ring, RingError, Transfer};

@@ -12,6 +12,7 @@
 //! What it stores as protection information (PI) is what it is handed: the queue has checked or made it. A store
 //! maps reference tags itself where its medium counts otherwise than the virtual disk.
 
+pub(crate) mod device;
 mod error;
 pub(crate) mod file;
 mod inbox;
@@ -21,11 +22,14 @@ mod null;
 mod ranges;
 pub mod sidecar;
 mod spec;
+mod survey;
 
+pub use device::Wish;
 pub use error::StoreError;
 pub use medium::Direct;
 pub use sidecar::AttachReport;
-pub use spec::{CrashMode, PiSource, Probe, StoreSpec, UnknownCrashMode, open, probe};
+pub use spec::{Keeper, PiSource, Probe, StoreSpec, open, probe};
+pub use survey::{Survey, WayReport, survey};
 
 pub(crate) use null::parse_size;
 

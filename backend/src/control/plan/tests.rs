@@ -1,7 +1,7 @@
 //! What is offered of which store, and what is refused.
 
 use super::*;
-use crate::store::DiscardUnit;
+use crate::store::{DiscardUnit, Keeper};
 use integrity::{Guard, PiType, ProfileSpec};
 use std::collections::HashMap;
 
@@ -20,6 +20,7 @@ fn probe(profile: Option<Profile>, logical_block: u32, physical_block: u32, byte
     Probe {
         geometry: Geometry { bytes, logical_block, physical_block },
         capabilities: Capabilities { profile, read_only: false, discard, volatile_cache: true },
+        keeper: Keeper::Sidecar,
     }
 }
 
@@ -123,4 +124,24 @@ fn buffers_when_the_disk_has_pi_then_are_counted_with_it() {
     let (without, with) = (bytes(None), bytes(profile(512, 8, 2)));
     assert!(without >= 8 << 20);
     assert_eq!(with - without, (8 << 20) / 512 * 8);
+}
+
+#[test]
+fn pi_of_a_device_when_it_is_to_be_served_without_is_left_to_the_kernel() {
+    let sidecar = probe(profile(512, 8, 2), 512, 512, 1 << 20);
+    let refused = plan("/d?integrity=off", "w", &sidecar).unwrap_err();
+    assert!(refused.contains("integrity=off"), "{refused}");
+    let device = Probe { keeper: Keeper::Device, ..sidecar };
+    let plan = plan("/d?integrity=off", "w", &device).unwrap();
+    assert_eq!((plan.profile, plan.store.pi), (None, PiSource::None));
+}
+
+#[test]
+fn keys_that_describe_pi_when_given_then_are_the_wish_and_what_is_found_must_be_it() {
+    let found = probe(profile(4096, 64, 2), 4096, 4096, 1 << 20);
+    let plan = |params| plan(params, "w", &found);
+    let kept = plan("/d?pi=device&guard=crc16-t10dif&interval=4096&metadata-size=64").unwrap();
+    let wish = Wish { guard: Some(Guard::Crc16T10Dif), interval: Some(4096), metadata_size: Some(64) };
+    assert_eq!((kept.store.wish, kept.store.pi), (wish, PiSource::Device));
+    assert!(plan("/d?metadata-size=8").unwrap_err().contains("metadata-size=8"));
 }

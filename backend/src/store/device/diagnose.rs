@@ -1,0 +1,166 @@
+//! A device says that PI does not match, and little more. What it is, and where:
+//!
+//! ```text
+//! write   the copy that was sent is checked once more   wrong: memory went bad here     right: sent again, once
+//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: the data is good
+//!           refused again (SCSI checks always)    ->    halves, read checked, down to one block; what the tuple says
+//! ```
+//!
+//! Everything here happens after a fault, so it may take its time.
+#![forbid(unsafe_code)]
+
+use super::convert::check;
+use crate::store::PiFault;
+use integrity::{Mismatch, PiType, Profile, Tag};
+use std::ops::Range;
+
+/// What a request's present operations are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// To do what was asked.
+    Only,
+    /// To read what the device refused to vouch for.
+    Unchecked,
+    /// To find the block that is wrong, among these bytes of the request.
+    Search(Range<usize>),
+}
+
+/// What comes next of a search in which `found` says whether the part that was just read has a mismatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// This is still to be searched: its first half is to be read ([`first_half`]).
+    Search(Range<usize>),
+    /// This one block has it.
+    Here(Range<usize>),
+    /// It did not show itself again.
+    Nowhere,
+}
+
+/// The bytes to read next when `range` is searched in blocks of `block` bytes.
+pub(super) fn first_half(range: &Range<usize>, block: usize) -> Range<usize> {
+    let blocks = range.len() / block;
+    range.start..range.start + blocks.div_ceil(2) * block
+}
+
+/// What the reading of a `range`'s first half says.
+pub(super) fn narrow(range: &Range<usize>, block: usize, found: bool) -> Next {
+    let half = first_half(range, block);
+    match (found, half.len() == block) {
+        (true, true) => Next::Here(half),
+        (true, false) => Next::Search(half),
+        (false, _) if half.end < range.end => Next::Search(half.end..range.end),
+        (false, _) => Next::Nowhere,
+    }
+}
+
+/// Where and what a mismatch is that our own check of the data at `offset` found.
+pub(super) fn located(profile: &Profile, mismatch: Mismatch, offset: u64) -> PiFault {
+    PiFault {
+        tag: Some(mismatch.tag),
+        offset: Some(offset + (mismatch.interval * profile.interval()) as u64),
+        values: Some((mismatch.expected, mismatch.actual)),
+    }
+}
+
+/// Checks data here.
+pub(super) fn examine(profile: &Profile, data: &[u8], metadata: &[u8], offset: u64) -> Option<PiFault> {
+    check(profile, data, metadata, offset).err().map(|mismatch| located(profile, mismatch, offset))
+}
+
+/// What the refused read of one block at `offset` left of its tuples tells. `untouched` is what was there before;
+/// `device_interval` the first interval's number on the device, where it is known. Tags are not mapped after a failure.
+pub(super) fn from_tuples(
+    profile: &Profile,
+    metadata: &[u8],
+    untouched: u8,
+    device_interval: Option<u64>,
+    offset: u64,
+) -> PiFault {
+    let at = |index: usize| Some(offset + (index * profile.interval()) as u64);
+    if profile.pi_type() == PiType::Type3 {
+        // There is nothing else that the device looks at.
+        return PiFault { tag: Some(Tag::Guard), offset: at(0), values: None };
+    }
+    let came = metadata.iter().any(|byte| *byte != untouched);
+    let Some(first) = device_interval.filter(|_| came) else {
+        return PiFault { tag: None, offset: at(0), values: None };
+    };
+    for (index, tuple) in metadata.chunks_exact(profile.metadata_size()).enumerate() {
+        let (expected, actual) =
+            ((first + index as u64) & profile.reference_mask(), profile.tuple(tuple).reference);
+        if !profile.is_escaped(tuple) && expected != actual {
+            return PiFault {
+                tag: Some(Tag::Reference),
+                offset: at(index),
+                values: Some((expected, actual)),
+            };
+        }
+    }
+    // The place is right, and of the two tags that are checked the other is the guard.
+    PiFault { tag: Some(Tag::Guard), offset: at(0), values: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use integrity::{Guard, ProfileSpec};
+
+    fn profile(pi_type: PiType) -> Profile {
+        let spec = ProfileSpec {
+            guard: Guard::Crc16T10Dif,
+            interval: 512,
+            metadata_size: 8,
+            pi_offset: 0,
+            tag_size: 2,
+            pi_type,
+        };
+        Profile::new(spec).unwrap()
+    }
+
+    /// Searches `blocks` blocks of which `bad` fail, and says which was found and in how many reads.
+    fn search(blocks: usize, bad: &[usize]) -> (Option<usize>, usize) {
+        let (mut range, mut reads) = (0..blocks * 512, 0);
+        loop {
+            reads += 1;
+            let half = first_half(&range, 512);
+            assert!(!half.is_empty() && half.end <= range.end);
+            let found = bad.iter().any(|block| half.contains(&(block * 512)));
+            range = match narrow(&range, 512, found) {
+                Next::Search(range) => range,
+                Next::Here(range) => return (Some(range.start / 512), reads),
+                Next::Nowhere => return (None, reads),
+            };
+        }
+    }
+
+    #[test]
+    fn search_when_blocks_are_bad_finds_the_first_and_when_none_is_ends() {
+        for blocks in 1..40 {
+            for bad in 0..blocks {
+                let (found, reads) = search(blocks, &[bad, blocks - 1]);
+                assert_eq!(found, Some(bad), "{blocks}");
+                assert!(reads <= 8, "{reads} reads for {blocks} blocks");
+            }
+            assert_eq!(search(blocks, &[]).0, None);
+        }
+        assert_eq!(search(2048, &[1500]).0, Some(1500));
+    }
+
+    #[test]
+    fn tuples_when_they_came_tell_the_tag_and_when_not_nothing() {
+        let profile = profile(PiType::Type1);
+        let mut metadata = [0; 32];
+        profile.generate(&[1; 2048], &mut metadata, 1000, 0);
+        let tell = |metadata: &[u8], base| from_tuples(&profile, metadata, 0xA5, base, 8192);
+        let guard = PiFault { tag: Some(Tag::Guard), offset: Some(8192), values: None };
+        assert_eq!(tell(&metadata, Some(1000)), guard);
+        metadata[16 + 7] ^= 1;
+        let reference = PiFault { tag: Some(Tag::Reference), offset: Some(9216), values: Some((1002, 1003)) };
+        assert_eq!(tell(&metadata, Some(1000)), reference);
+        let unknown = PiFault { tag: None, offset: Some(8192), values: None };
+        assert_eq!((tell(&metadata, None), tell(&[0xA5; 32], Some(1000))), (unknown, unknown));
+        assert_eq!(tell(&[0xFF; 32], Some(1000)).tag, Some(Tag::Guard));
+        let type3 = super::tests::profile(PiType::Type3);
+        assert_eq!(from_tuples(&type3, &[0xA5; 8], 0xA5, None, 0).tag, Some(Tag::Guard));
+    }
+}
