@@ -1,6 +1,7 @@
 //! The daemon's own settings: a TOML file, every key optional, and what the command line sets over it.
 
 use super::{ConfigError, units};
+use crate::store::CrashMode;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,9 @@ pub struct DaemonConfig {
     /// Longest time a queue spins for work.
     #[serde(deserialize_with = "duration")]
     pub spin: Duration,
+    /// What is kept for a crash, of a disk with a sidecar.
+    #[serde(deserialize_with = "crash")]
+    pub crash: CrashMode,
     /// How long a frontend may take to answer when the toolstack wants its disk back.
     #[serde(deserialize_with = "duration")]
     pub detach_grace: Duration,
@@ -72,6 +76,7 @@ impl Default for DaemonConfig {
             indirect: 256,
             pool: 4 << 20,
             spin: Duration::from_micros(50),
+            crash: CrashMode::default(),
             detach_grace: Duration::from_secs(5),
             stop_notice: Duration::from_secs(10),
         }
@@ -155,6 +160,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     units::duration(&text).ok_or_else(|| serde::de::Error::custom(units::DURATION_FORM))
+}
+
+fn crash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CrashMode, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<log::LevelFilter, D::Error> {

@@ -8,7 +8,7 @@
 
 use super::{ConfigError, Setter, escape, keys};
 use crate::queue::{AppTagRule, Integrity};
-use crate::store::{Direct, PiSource};
+use crate::store::{CrashMode, Direct, PiSource};
 use integrity::Guard;
 use std::path::PathBuf;
 
@@ -56,6 +56,8 @@ pub struct DiskSpec {
     pub discard: Option<bool>,
     /// `cache=`: bytes of the sidecar kept in memory.
     pub cache: Option<u64>,
+    /// `crash=log|bitmap|off`: what is kept for a crash.
+    pub crash: Option<CrashMode>,
 }
 
 impl DiskSpec {
@@ -78,6 +80,7 @@ impl DiskSpec {
             pool: None,
             discard: None,
             cache: None,
+            crash: None,
         }
     }
 

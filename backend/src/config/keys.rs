@@ -147,6 +147,11 @@ const KEYS: &[Key] = &[
             put(&mut spec.cache, units::size(value).filter(|n| (1 << 16..=1 << 34).contains(n)))
         },
     },
+    Key {
+        name: "crash",
+        allowed: "log, bitmap or off",
+        set: |spec, value| put(&mut spec.crash, value.parse().ok()),
+    },
 ];
 
 fn put<T>(place: &mut Option<T>, value: Option<T>) -> Option<()> {

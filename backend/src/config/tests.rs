@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::queue::{AppTagRule, Integrity};
-use crate::store::{Direct, PiSource};
+use crate::store::{CrashMode, Direct, PiSource};
 use integrity::{AppTag, Guard};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ fn target_when_escaped_then_is_the_path_meant() {
 fn keys_when_all_given_then_each_is_set() {
     let spec = DiskSpec::parse(
         "null:1GiB?pi=auto&integrity=require&guard=crc64-nvme&interval=4096&metadata-size=16&sector-size=4096&app-tag=0x1200/0xff00\
-         &escape=allow&direct=off&queues=2&ring-order=3&indirect=64&pool=8MiB&discard=off&cache=1MiB",
+         &escape=allow&direct=off&queues=2&ring-order=3&indirect=64&pool=8MiB&discard=off&cache=1MiB&crash=bitmap",
     )
     .unwrap();
     assert_eq!(
@@ -51,6 +51,7 @@ fn keys_when_all_given_then_each_is_set() {
             pool: Some(8 << 20),
             discard: Some(false),
             cache: Some(1 << 20),
+            crash: Some(CrashMode::Bitmap),
             ..DiskSpec::new(Target::Null("1GiB".to_owned()))
         }
     );
@@ -99,6 +100,7 @@ fn key_when_wrong_then_the_message_names_it_and_what_is_allowed() {
         ("pool", "2T"),
         ("discard", "1"),
         ("cache", "0"),
+        ("crash", "journal"),
     ] {
         let message = reason(&format!("/d?{key}={bad}"));
         assert!(message.contains(&format!("{key:?}")), "{key}={bad}: {message}");
@@ -156,7 +158,7 @@ fn sample_file_when_read_then_is_the_default() {
         _ => line,
     });
     let keys = keys.collect::<Vec<_>>().join("\n");
-    assert_eq!(toml::from_str::<toml::Table>(&keys).unwrap().len(), 15, "{keys}");
+    assert_eq!(toml::from_str::<toml::Table>(&keys).unwrap().len(), 16, "{keys}");
     assert!(toml::from_str::<toml::Table>(SAMPLE).unwrap().is_empty());
     let mut sample: DaemonConfig = toml::from_str(&keys).unwrap();
     sample.check().unwrap();

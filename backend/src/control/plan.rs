@@ -52,6 +52,7 @@ impl Plan {
         let spec = &nodes.spec;
         let profile = found.filter(|_| spec.integrity != Integrity::Off);
         let mut store = store;
+        store.crash = spec.crash.unwrap_or(config.crash);
         if found.is_some() && profile.is_none() {
             if !nodes.read_only && probe.keeper != Keeper::Device {
                 return Err("integrity=off on a writable disk that has PI would leave the PI behind what is written: \

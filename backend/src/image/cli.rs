@@ -1,8 +1,8 @@
-//! `dixback image protect | scrub | reseal | resize`.
+//! `dixback image protect | scrub | reseal | replay | resize`.
 
 use crate::image::{
-    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ResealOptions, ResizeOptions,
-    ScrubOptions, protect, reseal, resize, scrub,
+    BadInterval, ImageError, IntervalRange, Observer, ProtectOptions, ReplayOptions, ResealOptions,
+    ResizeOptions, ScrubOptions, protect, replay, reseal, resize, scrub,
 };
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -30,6 +30,10 @@ enum Tool {
     ///
     /// Exit status: 0 all match now, 1 some cannot be read, 2 it could not be done.
     Reseal(ResealArgs),
+    /// Make good what a crash left of a disk, as attaching it would: by the log of its writes, or its bitmap.
+    ///
+    /// Exit status: 0 all of it is, 1 intervals are lost or do not match, 2 it could not be done.
+    Replay(DiskArgs),
     /// Make the sidecar of a disk that has grown cover all of it; while a guest has the disk: dixback resize.
     ///
     /// Exit status: 0 it does, 2 it could not be done.
@@ -108,6 +112,7 @@ pub fn main(args: ImageArgs) -> ExitCode {
         Tool::Protect(args) => run_protect(&args),
         Tool::Scrub(args) => run_scrub(args).map_err(|error| error.to_string()),
         Tool::Reseal(args) => run_reseal(args).map_err(|error| error.to_string()),
+        Tool::Replay(args) => run_replay(args).map_err(|error| error.to_string()),
         Tool::Resize(args) => run_resize(args).map_err(|error| error.to_string()),
     };
     match result {
@@ -158,6 +163,18 @@ fn run_reseal(args: ResealArgs) -> Result<ExitCode, ImageError> {
         found.intervals, found.changed, found.unreadable, found.unprotected
     ));
     Ok(ExitCode::from(u8::from(found.unreadable > 0)))
+}
+
+fn run_replay(args: DiskArgs) -> Result<ExitCode, ImageError> {
+    let options = ReplayOptions { disk: args.disk, sidecar: args.pi };
+    let mut terminal = Terminal::new("replay");
+    let done = replay(&options, &mut terminal)?;
+    terminal.finish();
+    match &done {
+        Some(done) => say(format_args!("{done}")),
+        None => say(format_args!("nothing to be done")),
+    }
+    Ok(ExitCode::from(u8::from(done.is_some_and(|done| done.lost.count + done.bad.count > 0))))
 }
 
 fn run_resize(args: DiskArgs) -> Result<ExitCode, ImageError> {

@@ -5,6 +5,7 @@
 //! | [`protect()`] | exclusive | makes the sidecar: PI for the data that is there, escapes for holes |
 //! | [`scrub()`] | shared | reads everything and lists every interval that does not match its PI |
 //! | [`reseal()`] | exclusive | gives intervals that do not match the PI of the data they have, and lists them |
+//! | [`replay()`] | exclusive | makes good what a crash left, by the log or the bitmap |
 //! | [`resize()`] | exclusive | makes the sidecar cover data that was added at the end |
 //!
 //! They are functions that report to an [`Observer`]; [`cli`] makes `dixback image ...` of them. Each takes the
@@ -16,6 +17,7 @@ mod extents;
 mod find;
 mod protect;
 mod range;
+mod replay;
 mod reseal;
 mod resize;
 mod scan;
@@ -25,6 +27,7 @@ pub use error::ImageError;
 pub use find::{BadInterval, Fault};
 pub use protect::{ProtectOptions, Protected, protect};
 pub use range::{IntervalRange, RangeError};
+pub use replay::{ReplayOptions, replay};
 pub use reseal::{ResealOptions, Resealed, reseal};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use scrub::{ScrubOptions, Scrubbed, scrub};

@@ -41,7 +41,11 @@ pub struct Resealed {
 /// [`ImageError`]: it could not be done. Intervals already shown to the observer may have been changed.
 pub fn reseal(options: &ResealOptions, observer: &mut dyn Observer) -> Result<Resealed, ImageError> {
     let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
-    let pair = Pair::open(&options.disk, &sidecar, Access::Exclusive, Direct::Auto, Direct::Off, true)?;
+    let mut pair = Pair::open(&options.disk, &sidecar, Access::Exclusive, Direct::Auto, Direct::Off, true)?;
+    // What a log knows better than the data is not thrown away.
+    if let Some(done) = pair.recover(&mut |_, _| ())? {
+        log::info!("{}: {done}", options.disk.display());
+    }
     let (layout, before) = (pair.pi.layout, pair.data.stamp()?);
     let all = 0..layout.intervals();
     let range = options.range.as_ref().map_or(all.clone(), |range| range.intervals(layout.interval()));

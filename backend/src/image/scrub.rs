@@ -37,6 +37,7 @@ pub struct Scrubbed {
 pub fn scrub(options: &ScrubOptions, observer: &mut dyn Observer) -> Result<Scrubbed, ImageError> {
     let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
     let pair = Pair::open(&options.disk, &sidecar, Access::Shared, Direct::Auto, Direct::Off, true)?;
+    pair.refuse_unrecovered(Access::Shared)?;
     let layout = pair.pi.layout;
     let mut scrubber =
         Scrubber { pair: &pair, finder: Finder::new(pair.pi.header.profile), bad: 0, done: 0, observer };

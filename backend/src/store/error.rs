@@ -134,6 +134,33 @@ pub enum StoreError {
         /// The data.
         path: PathBuf,
     },
+    /// The sidecar's log area is too small to keep a log in.
+    #[error(
+        "{}: its log area has {found} bytes, and a log needs {needed}; serve the disk with crash=bitmap or \
+         crash=off, or make the sidecar anew",
+        path.display()
+    )]
+    SmallLog {
+        /// The sidecar.
+        path: PathBuf,
+        /// The area's length in bytes.
+        found: u64,
+        /// The length that is needed.
+        needed: u64,
+    },
+    /// The disk was not closed, and what its log says has to be done before it can be read.
+    #[error(
+        "{}: was not closed by its last user ({by}), and cannot be only read before that is made good: dixback image \
+         replay {}",
+        path.display(),
+        path.display()
+    )]
+    NeedsReplay {
+        /// The data.
+        path: PathBuf,
+        /// Who did not close it.
+        by: String,
+    },
     /// The device's own PI cannot be used.
     #[error("{}: {why}; what it can carry, and what is missing: dixback probe {}", path.display(), path.display())]
     DevicePi {

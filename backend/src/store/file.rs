@@ -9,12 +9,15 @@ use crate::store::{Capabilities, Completion, Errno, Geometry, Io, Op, Store, Sto
 use io_uring::{opcode, types};
 use rustix::fs::FallocateFlags;
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes that are discarded at once: a device may take seconds for as many.
 const PART: u64 = 1 << 30;
+/// Most discards of a queue that are in the kernel's hands: whoever stops the queue waits for these.
+const DISCARDS: usize = 4;
 
 /// A disk without PI.
 pub(crate) struct FileStore {
@@ -58,7 +61,13 @@ impl Store for FileStore {
     }
 
     fn queue(self: Arc<Self>, _doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>> {
-        Ok(Box::new(FileQueue { store: self, active: Slab::new(), hurried: false }))
+        Ok(Box::new(FileQueue {
+            store: self,
+            active: Slab::new(),
+            discarding: 0,
+            waiting: VecDeque::new(),
+            hurried: false,
+        }))
     }
 
     fn close(&self) -> io::Result<()> {
@@ -83,6 +92,9 @@ impl Active {
 struct FileQueue {
     store: Arc<FileStore>,
     active: Slab<Active>,
+    /// Discards in the kernel's hands, and those that wait for one of them to end.
+    discarding: usize,
+    waiting: VecDeque<usize>,
     /// The queue is about to end.
     hurried: bool,
 }
@@ -92,7 +104,12 @@ impl StoreQueue for FileQueue {
         if let Err(error) = admit(&io, &self.store.geometry(), &self.store.capabilities) {
             return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error.into()) });
         }
+        let discards = io.op == Op::Discard;
         let slot = self.active.insert(Active { io, moved: 0 });
+        if discards && self.discarding == DISCARDS {
+            return self.waiting.push_back(slot);
+        }
+        self.discarding += usize::from(discards);
         self.start(slot, ring);
     }
 
@@ -119,7 +136,12 @@ impl StoreQueue for FileQueue {
             Outcome::Failed(error) => Err(error.into()),
         };
         let Active { io, .. } = self.active.remove(slot);
+        let discarded = io.op == Op::Discard;
         done.push(Completion { id: io.id, buffer: io.buffer, result });
+        if discarded {
+            self.discarding -= 1;
+            self.next_discards(ring, done);
+        }
     }
 
     fn resume(&mut self, _ring: &mut Ring, _done: &mut Vec<Completion>) {}
@@ -130,6 +152,21 @@ impl StoreQueue for FileQueue {
 }
 
 impl FileQueue {
+    /// Starts what waited for a discard to end; in a hurry, ends it.
+    fn next_discards(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
+        while self.discarding < DISCARDS
+            && let Some(slot) = self.waiting.pop_front()
+        {
+            if self.hurried {
+                let Active { io, .. } = self.active.remove(slot);
+                done.push(Completion { id: io.id, buffer: io.buffer, result: Ok(()) });
+            } else {
+                self.discarding += 1;
+                self.start(slot, ring);
+            }
+        }
+    }
+
     fn start(&self, slot: usize, ring: &mut Ring) {
         let fd = self.store.data.fd();
         let user_data = Owner::Store.user_data(slot as u64);

@@ -28,6 +28,10 @@ pub(crate) enum Wake {
         /// Why it cannot be had.
         error: Option<Errno>,
     },
+    /// What was to be durable before it goes on is durable, or never will be.
+    Announced(Result<(), Errno>),
+    /// There was no room for its record, and there may be now.
+    Room,
     /// Its flush has ended.
     Flushed(Result<(), Errno>),
 }

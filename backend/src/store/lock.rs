@@ -1,7 +1,7 @@
 //! The one-writer lock: flock on the file itself, exclusive for a writer and shared for readers.
 //!
 //! flock belongs to the open file, so two stores of one process exclude each other as two processes do. It is only
-//! taken without waiting: whoever is refused is told who holds it.
+//! taken without waiting, but for a holder that has ended: whoever is refused is told who holds it.
 #![forbid(unsafe_code)]
 
 use crate::store::StoreError;
@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, fstat, major, minor};
 use rustix::io::Errno;
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a store does to its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +31,25 @@ pub(crate) fn lock(
         Access::Shared => FlockOperation::NonBlockingLockShared,
         Access::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
-    match rustix::fs::flock(file, operation) {
+    let mut patience = 20;
+    let (result, process) = loop {
+        match rustix::fs::flock(file, operation) {
+            Err(Errno::WOULDBLOCK) => {
+                // A process that was killed holds its locks until the kernel has ended its I/O, for a moment.
+                let process = holder(file);
+                let ended = process.is_none_or(|process| !Path::new(&format!("/proc/{process}")).exists());
+                if !ended || patience == 0 {
+                    break (Err(Errno::WOULDBLOCK), process);
+                }
+                patience -= 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => break (result, None),
+        }
+    };
+    match result {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
-            let process = holder(file);
             let by =
                 owner(process).unwrap_or_else(|| process.map_or("by another process".to_owned(), name_of));
             Err(StoreError::InUse { path: path.to_owned(), by })

@@ -2,17 +2,18 @@
 
 use crate::limit::Limit;
 use crate::store::lock::{Access, lock};
-use crate::store::{DiscardUnit, StoreError};
+use crate::store::{DiscardUnit, Errno, StoreError};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget,
     ioctl_blksszget, major, minor, statx,
 };
-use rustix::io::Errno;
+use rustix::io::Errno as Kernel;
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Whether data bypasses the page cache.
@@ -47,6 +48,10 @@ pub(crate) struct Medium {
     pub(crate) physical: u32,
     /// Whether the page cache is bypassed.
     pub(crate) direct: bool,
+    /// Whether a write that has completed may still be lost until a flush.
+    pub(crate) volatile: bool,
+    /// The errno after which nothing here can be called durable any more, or 0.
+    broken: Mutex<i32>,
 }
 
 /// Size and time of last modification, as the sidecar records them at a clean close.
@@ -73,8 +78,8 @@ impl Medium {
         let mut options = OpenOptions::new();
         options.read(true).write(writes).custom_flags(flags.bits().cast_signed());
         let open = || {
-            options.open(path).map_err(|source| match Errno::from_io_error(&source) {
-                Some(Errno::BUSY) => StoreError::InUse {
+            options.open(path).map_err(|source| match Kernel::from_io_error(&source) {
+                Some(Kernel::BUSY) => StoreError::InUse {
                     path: path.to_owned(),
                     by: "by the kernel or another exclusive opener (see lsblk and fuser)".to_owned(),
                 },
@@ -95,7 +100,44 @@ impl Medium {
             (SECTOR, u32::try_from(stat.st_blksize).unwrap_or(4096).clamp(SECTOR, 4096).next_power_of_two())
         };
         let direct = choose_direct(&file, path, direct, unit.max(sector))?;
-        Ok(Self { file, path: path.to_owned(), device, bytes, sector, physical: physical.max(unit), direct })
+        let (path, physical) = (path.to_owned(), physical.max(unit));
+        let mut medium = Self {
+            file,
+            path,
+            device,
+            bytes,
+            sector,
+            physical,
+            direct,
+            volatile: true,
+            broken: Mutex::new(0),
+        };
+        // A file's blocks may have to be allocated durably, and cached pages have to be written, whatever the device.
+        let write_through = medium.attribute("queue/write_cache").is_some_and(|text| text == "write through");
+        medium.volatile = !(device && direct && write_through);
+        Ok(medium)
+    }
+
+    /// Writes all of it, not durably.
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes every write that has completed durable. After a failure every later call fails, too: the kernel may have
+    /// dropped what it could not write, and tells so once.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        if !self.volatile {
+            return Ok(());
+        }
+        // Held over the call: a failure is told to one caller only, and no other may believe in success meanwhile.
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *broken == 0 {
+            match self.file.sync_data() {
+                Ok(()) => return Ok(()),
+                Err(error) => *broken = error.raw_os_error().unwrap_or(libc::EIO),
+            }
+        }
+        Err(Errno(*broken))
     }
 
     /// Refuses a size that no disk can have: none, or no whole number of sectors.
@@ -161,7 +203,7 @@ impl Medium {
         self.device && self.queue_limit("ro") == Some(1)
     }
 
-    /// A number from the device's folder in sysfs; a partition's queue is its disk's.
+    /// A number from the device's folder in sysfs.
     fn queue_limit(&self, name: &str) -> Option<u32> {
         Some(u32::try_from(self.attribute(name)?.parse::<u64>().ok()?).unwrap_or(u32::MAX))
     }
@@ -249,14 +291,14 @@ fn choose_direct(file: &File, path: &Path, direct: Direct, unit: u32) -> Result<
 }
 
 /// Sets O_DIRECT and says which alignment it needs.
-fn direct_alignment(file: &File, unit: u32) -> Result<u32, Errno> {
+fn direct_alignment(file: &File, unit: u32) -> Result<u32, Kernel> {
     fcntl_setfl(file, fcntl_getfl(file)? | OFlags::DIRECT)?;
     if let Ok(found) = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
         && found.stx_mask & StatxFlags::DIOALIGN.bits() != 0
     {
         // Zero: not on this file. Buffers start on pages, which every memory alignment divides.
         return match found.stx_dio_offset_align {
-            0 => Err(Errno::INVAL),
+            0 => Err(Kernel::INVAL),
             align => Ok(align),
         };
     }
@@ -271,6 +313,6 @@ fn direct_alignment(file: &File, unit: u32) -> Result<u32, Errno> {
     }
 }
 
-fn clear_direct(file: &File) -> Result<(), Errno> {
+fn clear_direct(file: &File) -> Result<(), Kernel> {
     fcntl_setfl(file, fcntl_getfl(file)?.difference(OFlags::DIRECT))
 }

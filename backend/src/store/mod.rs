@@ -28,7 +28,7 @@ pub use device::Wish;
 pub use error::StoreError;
 pub use medium::Direct;
 pub use sidecar::AttachReport;
-pub use spec::{Keeper, PiSource, Probe, StoreSpec, open, probe};
+pub use spec::{CrashMode, Keeper, PiSource, Probe, StoreSpec, UnknownCrashMode, open, probe};
 pub use survey::{Survey, WayReport, survey};
 
 pub(crate) use null::parse_size;

@@ -31,6 +31,36 @@ pub enum PiSource {
     Sidecar(PathBuf),
 }
 
+/// What is kept so that data and sidecar agree after a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrashMode {
+    /// A log of writes: everything agrees, and what was flushed is there.
+    #[default]
+    Log,
+    /// A bitmap of regions: whatever does not agree in them is given new PI, so rot in that time is not seen.
+    Bitmap,
+    /// Nothing: what was being written may not match.
+    Off,
+}
+
+impl std::str::FromStr for CrashMode {
+    type Err = UnknownCrashMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCrashMode> {
+        match text {
+            "log" => Ok(CrashMode::Log),
+            "bitmap" => Ok(CrashMode::Bitmap),
+            "off" => Ok(CrashMode::Off),
+            _ => Err(UnknownCrashMode),
+        }
+    }
+}
+
+/// What a [`CrashMode`] is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("log, bitmap or off")]
+pub struct UnknownCrashMode;
+
 /// A disk's store, as the operator describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSpec {
@@ -48,6 +78,8 @@ pub struct StoreSpec {
     pub discard: bool,
     /// Bytes of memory for the sidecar's blocks.
     pub cache_bytes: usize,
+    /// What is kept for a crash, with a sidecar.
+    pub crash: CrashMode,
 }
 
 impl StoreSpec {
@@ -64,6 +96,7 @@ impl StoreSpec {
             direct: Direct::Auto,
             discard: true,
             cache_bytes: Self::CACHE_BYTES,
+            crash: CrashMode::default(),
         }
     }
 

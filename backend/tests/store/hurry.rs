@@ -49,3 +49,33 @@ fn discard_of_more_than_one_part_when_nobody_hurries_then_is_done_to_its_end() {
     drop(driver);
     store.close().unwrap();
 }
+
+#[test]
+fn discards_when_many_are_under_way_then_all_end_and_in_a_hurry_those_that_wait_do_nothing() {
+    for (image, hurry) in [false, true].into_iter().flat_map(|hurry| {
+        [Image::new(64 << 20), Image::protected(64 << 20, dif())].map(|image| (image, hurry))
+    }) {
+        let store = image.open();
+        let mut driver = Driver::new(&store);
+        let offsets: Vec<u64> = (0..40).map(|n| n * (1 << 20)).collect();
+        for offset in &offsets {
+            driver.write(*offset, &[7; 4096], 0, false).unwrap();
+        }
+        let ids: Vec<_> =
+            offsets.iter().map(|offset| driver.start(Op::Discard, *offset, 1 << 20, None)).collect();
+        if hurry {
+            driver.hurry();
+        }
+        for id in ids {
+            assert_eq!(driver.wait(id).result, Ok(()));
+        }
+        let left =
+            offsets.iter().filter(|offset| driver.read(**offset, 4096).unwrap().0 == [7; 4096]).count();
+        match hurry {
+            false => assert_eq!(left, 0),
+            true => assert!(left > 0 || store.capabilities().profile.is_some()),
+        }
+        drop(driver);
+        store.close().unwrap();
+    }
+}

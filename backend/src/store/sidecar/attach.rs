@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::store::medium::{Medium, Stamp};
-use crate::store::sidecar::OwnerRecord;
 use crate::store::sidecar::pifile::PiFile;
+use crate::store::sidecar::{OwnerRecord, Recovered};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -23,6 +23,8 @@ pub struct AttachReport {
     pub covered: u64,
     /// A copy of the sidecar's header is damaged; the other is used.
     pub damaged: bool,
+    /// What was done about a crash, by the log or the bitmap.
+    pub recovered: Option<Recovered>,
 }
 
 impl AttachReport {
@@ -38,9 +40,19 @@ impl AttachReport {
                 .then_some(stamp.bytes),
             covered: header.data_bytes,
             damaged: pi.damaged,
+            recovered: None,
         };
         let amiss = report.unclean.is_some() || report.modified || report.size.is_some() || report.damaged;
         amiss.then_some(report)
+    }
+}
+
+impl AttachReport {
+    /// Whether a crash is all there is to report, and nothing of it is left.
+    fn made_good(&self) -> bool {
+        let nothing_else = !self.modified && self.size.is_none() && !self.damaged;
+        let good = |r: &Recovered| r.lost.count == 0 && r.bad.count == 0 && r.sealed.count == 0;
+        nothing_else && self.recovered.as_ref().is_some_and(good)
     }
 }
 
@@ -57,6 +69,9 @@ impl fmt::Display for AttachReport {
         if let Some(owner) = &self.unclean {
             say(f, format_args!("it was not closed after its last use {owner}"))?;
         }
+        if let Some(recovered) = &self.recovered {
+            say(f, format_args!("{recovered}"))?;
+        }
         if self.modified {
             say(f, format_args!("its data was changed from outside since it was last closed"))?;
         }
@@ -71,6 +86,9 @@ impl fmt::Display for AttachReport {
         }
         if self.damaged {
             say(f, format_args!("one copy of the sidecar's header is damaged"))?;
+        }
+        if self.made_good() {
+            return f.write_str(". It is served, and all of it is as its last writes left it");
         }
         write!(
             f,

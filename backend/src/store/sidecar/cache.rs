@@ -43,8 +43,6 @@ pub(crate) enum Access {
     Change,
     /// Changes all entries that the block has: what is on disk need not be read.
     Replace,
-    /// Nothing: waits only until no load of the block is under way.
-    Settle,
 }
 
 /// What became of an access.
@@ -148,10 +146,8 @@ impl Cache {
             return Found::Starved;
         }
         if let Some(way) = found {
-            if access != Access::Settle {
-                // SAFETY: this set's mutex is held and the frame is not being loaded, so nobody else is at it.
-                work(unsafe { self.bytes(number, way) });
-            }
+            // SAFETY: this set's mutex is held and the frame is not being loaded, so nobody else is at it.
+            work(unsafe { self.bytes(number, way) });
             let kick = if changes { self.dirtied(set, way) } else { Kick::No };
             if pinned {
                 set.tell_starved();
@@ -159,9 +155,6 @@ impl Cache {
             return Found::Done(kick);
         }
         debug_assert!(!pinned, "a pinned block was evicted");
-        if access == Access::Settle {
-            return Found::Done(Kick::No);
-        }
         let Some(way) = set.evict(&self.counters) else {
             self.counters.starvations.fetch_add(1, Ordering::Relaxed);
             set.starved.push((block, waiter()));
@@ -182,20 +175,6 @@ impl Cache {
         state.waiters.push(waiter());
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         Found::Load(self.frame(number, way))
-    }
-
-    /// Makes room for a block that will be used soon. The caller loads the frame, if there is one.
-    pub(crate) fn prefetch(&self, block: u64) -> Option<Frame> {
-        let (number, mut set) = self.set_of(block);
-        // Who waits for a frame comes first.
-        if set.find(block).is_some() || !set.starved.is_empty() {
-            return None;
-        }
-        let way = set.evict(&self.counters)?;
-        set.tags[way] = block;
-        (set.states[way].loading, set.states[way].used) = (true, true);
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        Some(self.frame(number, way))
     }
 
     /// Takes a block out of the cache, whatever its entries are; false if it is on its way to or from the disk.
@@ -276,11 +255,16 @@ impl Cache {
 
     /// A block that was being written is written, or is not and stays dirty; then who would make more of its set dirty
     /// gets the reason, for waiting longer might be for ever.
-    pub(crate) fn written(&self, block: u64, result: Result<(), Errno>) {
+    ///
+    /// # Errors
+    /// The block's; or EIO if the block is gone, which the states of a frame forbid: then nobody knows whether what was
+    /// written was the newest, and nothing may be built on it.
+    pub(crate) fn written(&self, block: u64, result: Result<(), Errno>) -> Result<(), Errno> {
         let (_, mut set) = self.set_of(block);
-        let Some(way) = set.find(block) else {
+        let Some(way) = set.find(block).filter(|way| set.states[*way].writing) else {
             debug_assert!(false, "a block was evicted while it was written");
-            return;
+            log::error!("block {block} of metadata was lost while it was written");
+            return Err(Errno(libc::EIO));
         };
         let state = &mut set.states[way];
         state.writing = false;
@@ -297,6 +281,7 @@ impl Cache {
                 set.tell_throttled(Some(error));
             }
         }
+        result
     }
 
     /// Marks a frame dirty.

@@ -1,33 +1,36 @@
-//! The disk's maintenance thread: the one place where dirty metadata goes to disk and where things are made durable.
+//! The disk's maintenance thread: the one place where dirty metadata goes to disk and where flushes are served.
 //!
 //! ```text
-//! queues -- flush, or dirty blocks ---> [ work ] ---> a round, when asked to or PERIOD after the first dirty block:
-//!                                                       durable? data fdatasync
-//!                                                       dirty blocks, sorted, in runs of neighbours
-//!                                                       durable? sidecar fdatasync
-//!         <-- Wake::Flushed ------------------------  everybody whose flush came before the round
+//! queues -- flush, or dirty blocks --> [ work ] --> a round, when asked to or some time after the first dirty block
+//!         <-- Wake::Flushed ----------------------- everybody whose flush came before the data's fdatasync
+//!
+//! off, bitmap:  flush? data fdatasync -> dirty blocks -> flush? sidecar fdatasync      [bitmap: idle regions clean]
+//!
+//! log:          flush      data fdatasync -> mark in the log
+//!               checkpoint cut -> blocks copied out -> data fdatasync -> blocks written       for each batch of them
+//!                              -> sidecar fdatasync -> header: the log starts at the cut -> its room is free
 //! ```
 //!
-//! Flushes that come while a round runs share the next one.
+//! The order of a checkpoint is what the log needs. Blocks are copied out before the data is flushed, so what is written
+//! is of data that is durable: whatever interval changes later still has its record. Until the header says otherwise,
+//! every record of an entry in these blocks counts, so a block that is half written does no harm.
 
-use crate::io::{Owner, Ring};
 use crate::store::Errno;
 use crate::store::inbox::{Waiter, Wake};
 use crate::store::medium::Medium;
+use crate::store::sidecar::bitmap::Bitmap;
 use crate::store::sidecar::cache::Cache;
-use crate::store::sidecar::{BLOCK, Layout};
-use io_uring::{opcode, types};
-use memmap2::{MmapMut, MmapOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use crate::store::sidecar::wal::{Marked, Wal};
+use crate::store::sidecar::writeback::{BATCH, Writeback};
+use crate::store::sidecar::{Header, PiFile, Safety};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a block may stay dirty if nobody flushes.
+/// How long a block may stay dirty if nobody flushes and nothing is kept for a crash.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Blocks written at once.
-const BATCH: usize = 256;
+/// The same where a log or a bitmap is kept, and every round flushes: what a crash may find to be done.
+const SAFE_PERIOD: Duration = Duration::from_secs(5);
 
 /// What the thread is asked to do.
 #[derive(Default)]
@@ -35,6 +38,8 @@ struct Work {
     flushes: Vec<Waiter>,
     now: bool,
     stop: bool,
+    /// The period is over.
+    due: bool,
 }
 
 /// The thread's mailbox, and what it has come to.
@@ -42,9 +47,6 @@ struct Work {
 pub(crate) struct Maintenance {
     work: Mutex<Work>,
     bell: Condvar,
-    /// The errno after which nothing can be called durable any more, or 0: after a failed fdatasync the kernel may
-    /// have dropped what it could not write, and the next one would succeed over it.
-    broken: AtomicI32,
     /// Whether the sidecar was written since its last fdatasync.
     unsynced: AtomicBool,
     pub(crate) rounds: AtomicU64,
@@ -84,8 +86,8 @@ impl Maintenance {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something to do.
-    fn wait(&self, cache: &Cache) -> Work {
+    /// Waits for something to do; `busy` says whether there will be, after `period`.
+    fn wait(&self, period: Duration, busy: impl Fn() -> bool) -> Work {
         let mut work = self.lock();
         let mut due: Option<Instant> = None;
         loop {
@@ -93,177 +95,213 @@ impl Maintenance {
                 return std::mem::take(&mut work);
             }
             // Whoever makes the first block dirty kicks under the mutex, so this look cannot miss it.
-            if cache.dirty() == 0 {
+            if !busy() {
                 due = None;
                 work = self.bell.wait(work).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let left =
-                due.get_or_insert_with(|| Instant::now() + PERIOD).saturating_duration_since(Instant::now());
+                due.get_or_insert_with(|| Instant::now() + period).saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return std::mem::take(&mut work);
+                return Work { due: true, ..std::mem::take(&mut work) };
             }
             work = self.bell.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn take_flushes(&self, flushes: &mut Vec<Waiter>) {
+        flushes.append(&mut self.lock().flushes);
     }
 }
 
 /// What a round works with.
 pub(crate) struct Checkpoint<'a> {
     pub(crate) data: &'a Medium,
-    pub(crate) sidecar: &'a Medium,
-    pub(crate) layout: Layout,
+    pub(crate) pi: &'a PiFile,
+    pub(crate) header: &'a Mutex<Header>,
+    pub(crate) safety: &'a Safety,
     pub(crate) cache: &'a Cache,
     pub(crate) maintenance: &'a Maintenance,
 }
 
 /// Memory of the thread.
 pub(crate) struct Scratch {
-    ring: Ring,
+    pub(super) writeback: Writeback,
     /// Every dirty block.
-    blocks: Vec<u64>,
-    /// Copies of a batch of them.
-    staging: MmapMut,
-    /// Runs of neighbours in the batch: where in it, and how many blocks.
-    runs: Vec<(usize, usize)>,
-}
-
-impl Scratch {
-    /// Made by the thread that will use it.
-    pub(crate) fn new() -> io::Result<Self> {
-        let mut ring = Ring::new(64).map_err(io::Error::other)?;
-        ring.enable()?;
-        let staging = MmapOptions::new().len(BATCH * BLOCK).map_anon()?;
-        Ok(Self { ring, blocks: Vec::new(), staging, runs: Vec::new() })
-    }
+    pub(super) blocks: Vec<u64>,
+    /// Idle regions of the bitmap.
+    pub(super) idle: Vec<usize>,
 }
 
 impl Checkpoint<'_> {
     /// The thread. Gives the last round's result.
     pub(crate) fn run(&self, mut scratch: Scratch) -> Result<(), Errno> {
         let mut last = Ok(());
+        let period = if matches!(self.safety, Safety::Off) { PERIOD } else { SAFE_PERIOD };
         loop {
-            let work = self.maintenance.wait(self.cache);
-            let result = self.round(&mut scratch, work.stop || !work.flushes.is_empty());
+            let mut work = self.maintenance.wait(period, || self.busy());
+            self.maintenance.rounds.fetch_add(1, Ordering::Relaxed);
+            let stop = work.stop;
+            let result = match self.safety {
+                Safety::Off => self.round(&mut scratch, &mut work),
+                Safety::Bitmap(bitmap) => self.bitmap_round(bitmap, &mut scratch, &mut work),
+                Safety::Log(wal) => self.log_round(wal, &mut scratch, &mut work),
+            };
             if let Err(error) = result
                 && last != result
             {
-                log::error!("{}: cannot keep the PI: {error}", self.sidecar.path.display());
+                log::error!("{}: cannot keep the PI: {error}", self.pi.medium.path.display());
             }
             last = result;
-            for waiter in work.flushes {
-                waiter.post(Wake::Flushed(result), None);
-            }
-            if work.stop {
+            tell(&mut work.flushes, result);
+            if stop {
                 return result;
             }
         }
     }
 
-    fn round(&self, scratch: &mut Scratch, durable: bool) -> Result<(), Errno> {
-        self.maintenance.rounds.fetch_add(1, Ordering::Relaxed);
+    /// Whether there is something that a round would do.
+    fn busy(&self) -> bool {
+        self.cache.dirty() > 0
+            || match self.safety {
+                Safety::Off => false,
+                Safety::Log(wal) => wal.retirable(),
+                Safety::Bitmap(bitmap) => bitmap.any(),
+            }
+    }
+
+    fn round(&self, scratch: &mut Scratch, work: &mut Work) -> Result<(), Errno> {
+        let durable = work.stop || !work.flushes.is_empty();
         if durable {
-            self.sync(self.data)?;
+            self.data.sync()?;
         }
-        self.write_dirty(scratch)?;
+        self.list_dirty(scratch);
+        let mut result = Ok(());
+        for batch in scratch.blocks.chunks(BATCH) {
+            self.maintenance.changed();
+            scratch.writeback.take(self.cache, batch);
+            let written = scratch.writeback.put(self.cache, &self.pi.medium, &self.pi.layout);
+            result = result.and(written);
+        }
+        result?;
+        if durable { self.sync_sidecar() } else { Ok(()) }
+    }
+
+    /// As above; every round that was not asked for in haste is durable, and then clears what has been idle since the
+    /// last one.
+    fn bitmap_round(&self, bitmap: &Bitmap, scratch: &mut Scratch, work: &mut Work) -> Result<(), Errno> {
+        let clears = work.due || work.stop;
+        if clears {
+            bitmap.idle(&mut scratch.idle);
+        }
+        let mut durable = Work { stop: work.stop || clears, ..Work::default() };
+        std::mem::swap(&mut durable.flushes, &mut work.flushes);
+        let result = self.round(scratch, &mut durable);
+        std::mem::swap(&mut durable.flushes, &mut work.flushes);
+        if clears && result.is_ok() {
+            bitmap.clean(&scratch.idle);
+        }
+        result
+    }
+
+    fn log_round(&self, wal: &Wal, scratch: &mut Scratch, work: &mut Work) -> Result<(), Errno> {
+        let wanted = work.now || work.stop || work.due || wal.wants_checkpoint();
+        let result = self.log_steps(wal, wanted, scratch, &mut work.flushes);
+        if let Err(error) = result {
+            // Who waits for a checkpoint to make room would wait for ever.
+            wal.refuse(error);
+        }
+        result
+    }
+
+    fn log_steps(
+        &self,
+        wal: &Wal,
+        checkpoint: bool,
+        scratch: &mut Scratch,
+        flushes: &mut Vec<Waiter>,
+    ) -> Result<(), Errno> {
+        if !checkpoint {
+            self.flush(wal, flushes)?;
+            if flushes.is_empty() {
+                return Ok(());
+            }
+        }
+        self.checkpoint(wal, scratch, flushes)?;
+        // Who was left there found no room for a mark. There is now, if anything is left that needs one.
+        if flushes.is_empty() { Ok(()) } else { self.flush(wal, flushes) }
+    }
+
+    /// Makes the data durable, and has that noted in the log for whoever asked for it. Who finds no room is left.
+    fn flush(&self, wal: &Wal, flushes: &mut Vec<Waiter>) -> Result<(), Errno> {
+        self.maintenance.take_flushes(flushes);
+        let cut = wal.cut();
+        self.data.sync()?;
+        if flushes.is_empty() {
+            return Ok(());
+        }
+        match wal.mark(cut, flushes) {
+            Marked::Queued | Marked::Full => Ok(()),
+            Marked::Needless => {
+                tell(flushes, Ok(()));
+                Ok(())
+            }
+            Marked::Failed(error) => Err(error),
+        }
+    }
+
+    fn checkpoint(&self, wal: &Wal, scratch: &mut Scratch, flushes: &mut Vec<Waiter>) -> Result<(), Errno> {
+        let cut = wal.cut();
+        self.list_dirty(scratch);
+        let Scratch { writeback, blocks, .. } = scratch;
+        // Once at least, for the flushes, and for records whose blocks are written already.
+        let mut rest = &blocks[..];
+        loop {
+            let (batch, others) = rest.split_at(rest.len().min(BATCH));
+            writeback.take(self.cache, batch);
+            if let Err(error) = self.flush(wal, flushes) {
+                writeback.give_up(self.cache, error);
+                return Err(error);
+            }
+            self.maintenance.changed();
+            writeback.put(self.cache, &self.pi.medium, &self.pi.layout)?;
+            rest = others;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.sync_sidecar()?;
+        if wal.retirable() {
+            let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = Header { log_state: wal.tail(cut), ..header.clone() };
+            *header = self.pi.write_header(next).map_err(|error| {
+                log::error!("{error}");
+                Errno(libc::EIO)
+            })?;
+        }
+        wal.retire(cut);
+        Ok(())
+    }
+
+    fn sync_sidecar(&self) -> Result<(), Errno> {
         // AcqRel: what was changed before the flag was set is covered by the fdatasync that follows.
-        if durable && self.maintenance.unsynced.swap(false, Ordering::AcqRel) {
-            self.sync(self.sidecar)?;
+        if self.maintenance.unsynced.swap(false, Ordering::AcqRel) {
+            self.pi.medium.sync().inspect_err(|_| self.maintenance.changed())?;
         }
         Ok(())
     }
 
-    fn sync(&self, medium: &Medium) -> Result<(), Errno> {
-        match self.maintenance.broken.load(Ordering::Relaxed) {
-            0 => {}
-            broken => return Err(Errno(broken)),
-        }
-        medium.file.sync_data().map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            self.maintenance.broken.store(errno, Ordering::Relaxed);
-            Errno(errno)
-        })
-    }
-
-    /// Writes every block that is dirty now.
-    fn write_dirty(&self, scratch: &mut Scratch) -> Result<(), Errno> {
-        let mut blocks = std::mem::take(&mut scratch.blocks);
-        blocks.clear();
+    fn list_dirty(&self, scratch: &mut Scratch) {
+        scratch.blocks.clear();
         if self.cache.dirty() > 0 {
-            self.cache.list_dirty(&mut blocks);
+            self.cache.list_dirty(&mut scratch.blocks);
         }
-        blocks.sort_unstable();
-        let mut result = Ok(());
-        for batch in blocks.chunks_mut(BATCH) {
-            if let Err(error) = self.write_batch(scratch, batch) {
-                result = Err(error);
-            }
-        }
-        scratch.blocks = blocks;
-        result
+        scratch.blocks.sort_unstable();
     }
+}
 
-    fn write_batch(&self, scratch: &mut Scratch, batch: &mut [u64]) -> Result<(), Errno> {
-        self.maintenance.changed();
-        let Scratch { ring, staging, runs, .. } = scratch;
-        runs.clear();
-        let mut taken = 0;
-        for at in 0..batch.len() {
-            let block = batch[at];
-            // Listed, but evicted or written since: no, only this thread does that; but the list is but a hint.
-            if !self.cache.start_writing(block, &mut staging[taken * BLOCK..(taken + 1) * BLOCK]) {
-                continue;
-            }
-            batch[taken] = block;
-            match runs.last_mut() {
-                Some((first, count)) if batch[*first] + *count as u64 == block => *count += 1,
-                _ => runs.push((taken, 1)),
-            }
-            taken += 1;
-        }
-        let mut pending = 0;
-        for (index, &(first, count)) in runs.iter().enumerate() {
-            let bytes = &staging[first * BLOCK..(first + count) * BLOCK];
-            let entry = opcode::Write::new(types::Fd(self.sidecar.fd()), bytes.as_ptr(), bytes.len() as u32)
-                .offset(self.layout.position(batch[first]))
-                .build()
-                .user_data(Owner::Store.user_data(index as u64));
-            // SAFETY: the staging area is neither written nor freed before all completions have been taken below.
-            unsafe { ring.push(&entry) };
-            pending += 1;
-        }
-        let mut result = Ok(());
-        while pending > 0 {
-            if let Err(error) = ring.submit(Some(PERIOD)) {
-                // Short of memory, say. The staging area is the kernel's until the writes have ended, so: again.
-                log::warn!("{}: io_uring_enter: {error}", self.sidecar.path.display());
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            while let Some((user_data, moved)) = ring.reap() {
-                pending -= 1;
-                let (first, count) = runs[Owner::of(user_data).1 as usize];
-                let written =
-                    self.end_of_write(&batch[first..first + count], moved, &staging[first * BLOCK..]);
-                for block in &batch[first..first + count] {
-                    self.cache.written(*block, written);
-                }
-                result = result.and(written);
-            }
-        }
-        result
-    }
-
-    /// Reads the result of a run's write; one that was cut short is gone on with.
-    fn end_of_write(&self, run: &[u64], moved: i32, bytes: &[u8]) -> Result<(), Errno> {
-        let whole = run.len() * BLOCK;
-        match usize::try_from(moved) {
-            Ok(moved) if moved >= whole => Ok(()),
-            Err(_) if moved != -libc::EINTR && moved != -libc::EAGAIN => Err(Errno(-moved)),
-            _ => {
-                let at = self.layout.position(run[0]);
-                let again = self.sidecar.file.write_all_at(&bytes[..whole], at);
-                again.map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))
-            }
-        }
+fn tell(flushes: &mut Vec<Waiter>, result: Result<(), Errno>) {
+    for waiter in flushes.drain(..) {
+        waiter.post(Wake::Flushed(result), None);
     }
 }

@@ -32,8 +32,9 @@ const CLEAN: u32 = 1;
 
 /// A feature that a reader must know, or it would misread the disk.
 const NON_ATOMIC: u32 = 1;
-const KNOWN_FEATURES: u32 = NON_ATOMIC;
-const FEATURE_NAMES: [&str; 3] = ["non-atomic intervals", "a log to replay", "a bitmap of dirty regions"];
+const LOG: u32 = 2;
+const BITMAP: u32 = 4;
+const KNOWN_FEATURES: u32 = NON_ATOMIC | LOG | BITMAP;
 
 /// Longest host name kept, in bytes (HOST_NAME_MAX).
 const HOST: usize = 64;
@@ -87,6 +88,18 @@ impl std::fmt::Display for OwnerRecord {
     }
 }
 
+/// What the log area holds that the next opener has to heed. Nothing after a clean close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Live {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Records of writes that may have been cut short.
+    Log,
+    /// A bitmap of the regions in which writes may have been cut short.
+    Bitmap,
+}
+
 /// The data file at the last clean close.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
@@ -117,7 +130,10 @@ pub struct Header {
     pub metadata: (u64, u64),
     /// The data file at the last clean close.
     pub closed: Closed,
-    /// The log's epoch, and the oldest live record's sequence and place in the area; zeroes while no log is kept.
+    /// What the log area holds.
+    pub live: Live,
+    /// The log's epoch, and the oldest live record's sequence and place in the area; or the size of a bitmap's regions
+    /// in bytes, and zeroes; or zeroes.
     pub log_state: [u64; 3],
     /// Who has it open, or had last.
     pub owner: OwnerRecord,
@@ -177,6 +193,7 @@ impl Header {
             log: (LOG_START, log_end - LOG_START),
             metadata: (log_end, layout.position(layout.blocks()) - log_end),
             closed: Closed::default(),
+            live: Live::Nothing,
             log_state: [0; 3],
             owner: OwnerRecord::default(),
         }
@@ -201,7 +218,12 @@ impl Header {
         raw.state = if self.clean { CLEAN } else { 0 }.into();
         raw.sequence = self.sequence.into();
         raw.uuid = *self.uuid.as_bytes();
-        raw.features = if self.non_atomic { NON_ATOMIC } else { 0 }.into();
+        let live = match self.live {
+            Live::Nothing => 0,
+            Live::Log => LOG,
+            Live::Bitmap => BITMAP,
+        };
+        raw.features = (live | if self.non_atomic { NON_ATOMIC } else { 0 }).into();
         raw.guard = match spec.guard {
             Guard::None => 0,
             Guard::Crc16T10Dif => 1,
@@ -264,6 +286,12 @@ impl Header {
             tag_size: raw.tag_size,
             pi_type: PiType::try_from(raw.pi_type)?,
         })?;
+        let live = match raw.features.get() & (LOG | BITMAP) {
+            0 => Live::Nothing,
+            LOG => Live::Log,
+            BITMAP => Live::Bitmap,
+            _ => return Err(HeaderError::Layout("the log area holds a log and a bitmap")),
+        };
         let header = Self {
             sequence: raw.sequence.get(),
             uuid: Uuid::from_bytes(raw.uuid),
@@ -277,6 +305,7 @@ impl Header {
                 bytes: raw.closed_bytes.get(),
                 modified: (raw.closed_seconds.get(), raw.closed_nanoseconds.get()),
             },
+            live,
             log_state: raw.log_state.map(U64::get),
             owner: OwnerRecord {
                 text: get_text(&raw.owner),
@@ -349,11 +378,8 @@ fn checksum(raw: &mut Raw) -> u64 {
 }
 
 fn feature_names(unknown: u32) -> String {
-    let name = |bit: u32| {
-        let known = usize::try_from(bit).ok().and_then(|bit| FEATURE_NAMES.get(bit));
-        known.map_or_else(|| format!("feature {bit}"), |name| (*name).to_owned())
-    };
-    (0..u32::BITS).filter(|bit| unknown >> bit & 1 != 0).map(name).collect::<Vec<_>>().join(", ")
+    let bits = (0..u32::BITS).filter(|bit| unknown >> bit & 1 != 0);
+    bits.map(|bit| format!("feature {bit}")).collect::<Vec<_>>().join(", ")
 }
 
 /// As much of a text as fits, cut between characters; zeroes fill the field.

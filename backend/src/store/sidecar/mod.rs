@@ -3,10 +3,13 @@
 //! ```text
 //! queue threads                       shared                          maintenance thread
 //!   request -> lock range (Ranges) ---------------+
+//!           -> writes: announced, durably ----> Wal or Bitmap --- its thread -------------> sidecar
 //!           -> data I/O                           |
 //!           -> PI: read from, put into -------> Cache <--- dirty blocks, copied out --- Checkpoint -> sidecar
 //!                     miss: the queue loads it    |
-//!           -> unlock -> complete                 +--- flush: data, blocks, sidecar
+//!           -> unlock -> complete                 +--- flush: data, and what else makes it last
+//!
+//! after a crash: Pair::recover, before anything is served
 //! ```
 //!
 //! The data stays an image that any tool can use. What the metadata says is only ever changed after the data's
@@ -14,6 +17,7 @@
 //! that write. `docs/sidecar.md` is the format's specification.
 
 mod attach;
+mod bitmap;
 mod cache;
 mod checkpoint;
 mod grow;
@@ -22,11 +26,15 @@ mod layout;
 mod pifile;
 mod queue;
 mod record;
+mod replay;
+mod wal;
+mod writeback;
 
 pub use attach::AttachReport;
-pub use header::{Closed, Header, HeaderError, OwnerRecord};
+pub use header::{Closed, Header, HeaderError, Live, OwnerRecord};
 pub use layout::{BLOCK, Layout, Piece};
 pub use record::{Body, IntervalHash, Record, RecordError};
+pub use replay::{Named, Recovered};
 
 pub(crate) use grow::grown_size;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
@@ -38,7 +46,8 @@ use crate::store::inbox::Waiter;
 use crate::store::lock::Access;
 use crate::store::medium::{Direct, Medium, Stamp};
 use crate::store::ranges::Ranges;
-use crate::store::{Capabilities, Errno, Geometry, Store, StoreError, StoreQueue, StoreSpec};
+use crate::store::{Capabilities, CrashMode, Errno, Geometry, Store, StoreError, StoreQueue, StoreSpec};
+use bitmap::Bitmap;
 use cache::Cache;
 use checkpoint::{Checkpoint, Maintenance, Scratch};
 use std::io;
@@ -46,6 +55,51 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use wal::Wal;
+use writeback::Writeback;
+
+/// How often a long recovery says how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// What is kept for a crash.
+enum Safety {
+    /// Nothing.
+    Off,
+    /// A log of writes.
+    Log(Wal),
+    /// A bitmap of regions.
+    Bitmap(Bitmap),
+}
+
+impl Safety {
+    fn new(mode: CrashMode, header: &Header, data: &Medium, sidecar: &Path) -> Result<Self, StoreError> {
+        Ok(match mode {
+            CrashMode::Off => Safety::Off,
+            CrashMode::Bitmap => Safety::Bitmap(Bitmap::new(header, sidecar)?),
+            CrashMode::Log => {
+                // The medium may be another one than when the sidecar was made.
+                let torn = header.non_atomic || header.profile.spec().interval > data.atomic_unit();
+                Safety::Log(Wal::new(header, torn, sidecar)?)
+            }
+        })
+    }
+
+    /// Most intervals that a step of a write may have.
+    fn most_intervals(&self) -> u64 {
+        if let Safety::Log(wal) = self { wal.most_intervals() } else { u64::MAX }
+    }
+
+    /// What the header says of it while the disk is in use.
+    fn header(&self, header: Header) -> Header {
+        let (live, log_state) = match self {
+            Safety::Off => (Live::Nothing, [0; 3]),
+            Safety::Log(wal) => (Live::Log, wal.tail(wal.cut())),
+            Safety::Bitmap(bitmap) => (Live::Bitmap, bitmap.header()),
+        };
+        Header { live, log_state, ..header }
+    }
+}
 
 /// What the queues and the maintenance thread share.
 struct Shared {
@@ -58,6 +112,9 @@ struct Shared {
     ranges: Ranges<Waiter>,
     cache: Cache,
     maintenance: Maintenance,
+    safety: Safety,
+    /// The header as it is on disk.
+    header: Mutex<Header>,
     /// Whether holes can be made in the sidecar, as far as is known.
     holes: AtomicBool,
 }
@@ -65,11 +122,15 @@ struct Shared {
 /// A disk with a sidecar.
 pub(crate) struct SidecarStore {
     shared: Arc<Shared>,
-    /// The header as it is on disk.
-    header: Mutex<Header>,
-    /// Runs while the disk is open for writing.
-    thread: Mutex<Option<JoinHandle<Result<(), Errno>>>>,
+    /// Run while the disk is open for writing.
+    threads: Mutex<Option<Threads>>,
     report: Option<AttachReport>,
+}
+
+/// The maintenance thread, and the log's or bitmap's.
+struct Threads {
+    maintenance: JoinHandle<Result<(), Errno>>,
+    safety: Option<JoinHandle<()>>,
 }
 
 /// A disk with its sidecar, opened for one or the other purpose.
@@ -127,8 +188,15 @@ impl SidecarStore {
         let access = if spec.read_only { Access::Shared } else { Access::Exclusive };
         // Whether the sidecar is read around the page cache is no matter of the operator's: it has its own cache.
         let direct_sidecar = if spec.direct == Direct::Off { Direct::Off } else { Direct::Auto };
-        let pair = Pair::open(&spec.path, sidecar, access, spec.direct, direct_sidecar, true)?;
-        let report = AttachReport::of(&pair.pi, &pair.data, pair.data.stamp()?);
+        let mut pair = Pair::open(&spec.path, sidecar, access, spec.direct, direct_sidecar, true)?;
+        pair.refuse_unrecovered(access)?;
+        let mut report = AttachReport::of(&pair.pi, &pair.data, pair.data.stamp()?);
+        if access == Access::Exclusive {
+            let recovered = pair.recover(&mut said_now_and_then(&spec.path))?;
+            if let Some(report) = &mut report {
+                report.recovered = recovered;
+            }
+        }
         if let Some(report) = &report {
             // A guest decides how often its disk is opened.
             let limit = Limit::of(&spec.path.display().to_string(), "attach", module_path!());
@@ -139,6 +207,8 @@ impl SidecarStore {
         let cache =
             Cache::new(spec.cache_bytes).map_err(StoreError::io(sidecar, "no memory for its cache"))?;
         let Pair { data, pi } = pair;
+        let mode = if spec.read_only { CrashMode::Off } else { spec.crash };
+        let safety = Safety::new(mode, &pi.header, &data, sidecar)?;
         let header = Mutex::new(pi.header.clone());
         let shared = Arc::new(Shared {
             data,
@@ -149,28 +219,50 @@ impl SidecarStore {
             ranges: Ranges::new(unit),
             cache,
             maintenance: Maintenance::default(),
+            safety,
+            header,
             holes: AtomicBool::new(true),
         });
-        let thread = if spec.read_only { None } else { Some(Shared::start(&shared)?) };
-        let store = Self { shared, header, thread: Mutex::new(thread), report };
+        let store = Self { shared, threads: Mutex::new(None), report };
         if !spec.read_only {
-            store.write_header(|header| Header { clean: false, owner: owner_record(owner), ..header })?;
+            let Shared { safety, pi, .. } = &*store.shared;
+            if let Safety::Bitmap(bitmap) = safety {
+                // Before the header speaks of it.
+                bitmap.clear(&pi.medium).map_err(StoreError::io(sidecar, "cannot write the bitmap"))?;
+                pi.medium.sync().map_err(|errno| {
+                    StoreError::io(sidecar, "cannot write the bitmap")(io::Error::from_raw_os_error(errno.0))
+                })?;
+            }
+            store.write_header(|header| {
+                safety.header(Header { clean: false, owner: owner_record(owner), ..header })
+            })?;
+            *store.threads.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Shared::start(&store.shared)?);
         }
         Ok(store)
     }
 
     fn write_header(&self, change: impl FnOnce(Header) -> Header) -> Result<(), StoreError> {
-        let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut header = self.shared.header.lock().unwrap_or_else(PoisonError::into_inner);
         *header = self.shared.pi.write_header(change(header.clone()))?;
         Ok(())
     }
 
-    /// Stops the maintenance thread after a last round that makes everything durable.
+    /// Stops the threads after a last round that makes everything durable.
     fn stop(&self) -> Result<(), Errno> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return Ok(()) };
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Threads { maintenance, safety }) = threads else { return Ok(()) };
         self.shared.maintenance.stop();
-        thread.join().unwrap_or(Err(Errno(libc::EIO)))
+        let result = maintenance.join().unwrap_or(Err(Errno(libc::EIO)));
+        match &self.shared.safety {
+            Safety::Off => {}
+            Safety::Log(wal) => wal.stop(),
+            Safety::Bitmap(bitmap) => bitmap.stop(),
+        }
+        match safety.map(JoinHandle::join) {
+            Some(Err(_)) => Err(Errno(libc::EIO)),
+            _ => result,
+        }
     }
 }
 
@@ -180,13 +272,33 @@ impl Shared {
         Geometry { bytes: self.bytes.load(Ordering::Acquire), ..self.shape }
     }
 
-    fn start(shared: &Arc<Self>) -> Result<JoinHandle<Result<(), Errno>>, StoreError> {
+    fn start(shared: &Arc<Self>) -> Result<Threads, StoreError> {
+        let failed = |doing| StoreError::io::<io::Error>(&shared.pi.medium.path, doing);
+        let own = Arc::clone(shared);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let safety = match &shared.safety {
+            Safety::Off => None,
+            Safety::Bitmap(_) => Some(thread("dixback-bitmap").spawn(move || {
+                if let Safety::Bitmap(bitmap) = &own.safety {
+                    bitmap.run(&own.pi.medium);
+                }
+            })),
+            Safety::Log(wal) => {
+                let staging = wal.staging().map_err(failed("no memory for its log"))?;
+                Some(thread("dixback-log").spawn(move || {
+                    if let Safety::Log(wal) = &own.safety {
+                        wal.run(&own.pi.medium, staging);
+                    }
+                }))
+            }
+        };
+        let safety = safety.transpose().map_err(failed("cannot start its thread"))?;
         let own = Arc::clone(shared);
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("dixback-pi".to_owned()).spawn(move || {
+        let maintenance = thread("dixback-pi").spawn(move || {
             // Its io_uring belongs to the thread that makes it.
-            let scratch = match Scratch::new() {
-                Ok(scratch) => scratch,
+            let scratch = match Writeback::new() {
+                Ok(writeback) => Scratch { writeback, blocks: Vec::new(), idle: Vec::new() },
                 Err(error) => {
                     let _ = tell.send(Err(error));
                     return Err(Errno(libc::EIO));
@@ -195,18 +307,32 @@ impl Shared {
             let _ = tell.send(Ok(()));
             let checkpoint = Checkpoint {
                 data: &own.data,
-                sidecar: &own.pi.medium,
-                layout: own.pi.layout,
+                pi: &own.pi,
+                header: &own.header,
+                safety: &own.safety,
                 cache: &own.cache,
                 maintenance: &own.maintenance,
             };
             checkpoint.run(scratch)
         });
-        let started = thread.and_then(|thread| {
+        let started = maintenance.and_then(|thread| {
             let gone = |_| io::Error::other("the thread went away");
             told.recv().map_err(gone).and_then(|result| result).map(|()| thread)
         });
-        started.map_err(StoreError::io(&shared.pi.medium.path, "cannot start its maintenance thread"))
+        let maintenance = started.map_err(failed("cannot start its maintenance thread"))?;
+        Ok(Threads { maintenance, safety })
+    }
+}
+
+/// Has the log say how far a recovery is, if it takes long.
+fn said_now_and_then(disk: &Path) -> impl FnMut(u64, u64) {
+    let mut said = Instant::now();
+    move |done, total| {
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            let percent = u128::from(done) * 100 / u128::from(total.max(1));
+            log::info!("{}: making good what a crash left: {percent}%", disk.display());
+        }
     }
 }
 
@@ -239,7 +365,7 @@ impl Store for SidecarStore {
     fn grow(&self) -> Result<u64, StoreError> {
         let Shared { data, pi, bytes, shape, capabilities, .. } = &*self.shared;
         // Held throughout: nobody else writes a header, or grows the disk, meanwhile.
-        let mut header = self.header.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut header = self.shared.header.lock().unwrap_or_else(PoisonError::into_inner);
         let after = grown_size(data, header.data_bytes, shape.logical_block)?;
         if after <= header.data_bytes {
             return Ok(bytes.load(Ordering::Acquire));
@@ -265,11 +391,24 @@ impl Store for SidecarStore {
             return Ok(());
         }
         self.stop().map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))?;
+        if let Safety::Log(wal) = &self.shared.safety
+            && (wal.retirable() || wal.used() > 0)
+        {
+            // A queue went with requests under way: what became of them, the next one to open the disk finds out.
+            return Err(io::Error::other("its log is still needed"));
+        }
         let data = &self.shared.data;
         // Its size and times too, for they are compared at the next open.
         data.file.sync_all()?;
         let closed = Closed::of(data.stamp().map_err(io::Error::other)?);
-        self.write_header(|header| Header { clean: true, closed, ..header }).map_err(io::Error::other)
+        self.write_header(|header| Header {
+            clean: true,
+            closed,
+            live: Live::Nothing,
+            log_state: [0; 3],
+            ..header
+        })
+        .map_err(io::Error::other)
     }
 
     fn attach_report(&self) -> Option<&AttachReport> {
@@ -277,9 +416,9 @@ impl Store for SidecarStore {
     }
 
     fn statistics(&self) -> Vec<(&'static str, u64)> {
-        let Shared { cache, ranges, maintenance, .. } = &*self.shared;
+        let Shared { cache, ranges, maintenance, safety, .. } = &*self.shared;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        vec![
+        let mut all = vec![
             ("metadata_cache_blocks", cache.frames() as u64),
             ("metadata_dirty_blocks", cache.dirty() as u64),
             ("metadata_loads", count(&cache.counters.loads)),
@@ -287,7 +426,17 @@ impl Store for SidecarStore {
             ("metadata_cache_waits", count(&cache.counters.starvations)),
             ("metadata_checkpoints", count(&maintenance.rounds)),
             ("range_waits", ranges.waits()),
-        ]
+        ];
+        match safety {
+            Safety::Off => {}
+            Safety::Log(wal) => all.extend([
+                ("log_batches", count(&wal.batches)),
+                ("log_bytes", wal.used()),
+                ("log_waits", count(&wal.stalls)),
+            ]),
+            Safety::Bitmap(bitmap) => all.push(("bitmap_regions", bitmap.dirty())),
+        }
+        all
     }
 }
 

@@ -67,7 +67,7 @@ impl PiFile {
     pub(crate) fn write_header(&self, header: Header) -> Result<Header, StoreError> {
         let header = Header { sequence: header.sequence.wrapping_add(1), ..header };
         write_header(&self.medium, &header)?;
-        let sync = self.medium.file.sync_data();
+        let sync = self.medium.sync().map_err(|errno| io::Error::from_raw_os_error(errno.0));
         sync.map_err(StoreError::io(&self.medium.path, "cannot make the header durable"))?;
         Ok(header)
     }
@@ -92,7 +92,7 @@ impl PiFile {
         invert(metadata);
         for piece in self.layout.pieces(first, count) {
             let at = self.layout.position(piece.block) + piece.in_block.start as u64;
-            self.medium.file.write_all_at(&metadata[piece.in_run], at)?;
+            self.medium.write_all_at(&metadata[piece.in_run], at)?;
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ pub(crate) fn read_header(medium: &Medium) -> Result<(Header, bool), StoreError>
 pub(crate) fn write_header(medium: &Medium, header: &Header) -> Result<(), StoreError> {
     let block = Aligned(header.encode());
     let place = COPIES[(header.sequence % 2) as usize];
-    medium.file.write_all_at(&block.0, place).map_err(StoreError::io(&medium.path, "cannot write the header"))
+    medium.write_all_at(&block.0, place).map_err(StoreError::io(&medium.path, "cannot write the header"))
 }
 
 /// Turns metadata into its form on disk or back: every byte inverted, so that the zeroes of a hole are escapes.

@@ -2,25 +2,31 @@
 //!
 //! ```text
 //! read:    range shared     -> data read  and, at once, each block's entries -> unlock -> complete
-//! write:   range exclusive  -> data write and, at once, missing blocks are fetched
-//!                              -> data failed? old entries stay
-//!                              -> each block's entries put                    -> unlock -> [FUA: flush] -> complete
-//! discard: chunk exclusive  -> data punched -> whole blocks dropped and punched, else escapes put -> unlock -> next
+//! write:   range exclusive  -> announced (log or bitmap) and, at once, blocks that it does not replace fetched
+//!                              -> failed? nothing has changed
+//!                              -> data written -> failed? old entries stay
+//!                              -> each block's entries put   -> over (log or bitmap) -> more? the next step
+//!                                                            -> unlock -> [FUA: flush] -> complete
+//! discard: chunk exclusive  -> announced -> data punched -> whole blocks dropped and punched, else escapes put
+//!                                                            -> over -> unlock -> next
 //! flush:   the maintenance thread
 //! ```
 //!
 //! Entries of a locked range change by nobody else's hand, so a read may copy them before or after its data. `left`
-//! counts what a request still waits for in its present phase: the data, and blocks that are not done.
+//! counts what a request still waits for in its present phase: the data, and blocks that are not done. A write is one
+//! step unless its record would be too large for the log.
 
+mod announce;
 mod discard;
 
-use crate::io::{Doorbell, Owner, Ring};
+use crate::io::{Doorbell, Owner, Ring, Transfer};
 use crate::store::file::{Outcome, admit, outcome, punch};
 use crate::store::inbox::{Inbox, Waiter, Wake};
 use crate::store::ranges::Span;
 use crate::store::sidecar::cache::{Access, Found, Frame, Kick};
-use crate::store::sidecar::{BLOCK, Shared};
+use crate::store::sidecar::{BLOCK, IntervalHash, Shared};
 use crate::store::{Completion, Errno, Io, IoError, Op, StoreQueue};
+use announce::Announced;
 use io_uring::{opcode, types};
 use slab::Slab;
 use std::ops::Range;
@@ -37,14 +43,14 @@ const KIND_SHIFT: u32 = 48;
 enum Phase {
     /// Waits for its range.
     Locking,
+    /// It is announced, and what is needed of the sidecar is fetched.
+    Preparing,
     /// The data is read and the entries are copied out.
     Reading,
     /// The data is written or punched.
     Moving,
     /// The entries are put, or escapes.
     Putting,
-    /// The data's write has failed: loads under way are waited for.
-    Settling,
     /// The maintenance thread makes it durable.
     Flushing,
 }
@@ -53,9 +59,11 @@ struct Request {
     io: Io,
     phase: Phase,
     span: Option<Span>,
-    /// Intervals of the present step: the whole request, or a discard's chunk.
+    /// Intervals of the present step: the whole request, a part of a write, or a discard's chunk.
     first: u64,
     count: u64,
+    /// What is to be said when the step is over.
+    announced: Announced,
     left: u32,
     /// Bytes of the data that are already moved.
     moved: usize,
@@ -73,12 +81,15 @@ pub(super) struct SidecarQueue {
     events: Vec<(usize, Wake)>,
     /// The queue is about to end.
     hurried: bool,
+    /// Memory for a record's hashes.
+    hashes: Vec<IntervalHash>,
 }
 
 impl SidecarQueue {
     pub(super) fn new(shared: Arc<Shared>, doorbell: Doorbell) -> Self {
         let inbox = Arc::new(Inbox::new(doorbell));
-        Self { shared, inbox, requests: Slab::new(), loads: 0, events: Vec::new(), hurried: false }
+        let (events, hashes) = (Vec::new(), Vec::new());
+        Self { shared, inbox, requests: Slab::new(), loads: 0, events, hashes, hurried: false }
     }
 }
 
@@ -95,6 +106,7 @@ impl StoreQueue for SidecarQueue {
             span: None,
             first,
             count: 0,
+            announced: Announced::No,
             left: 0,
             moved: 0,
             error: None,
@@ -136,15 +148,25 @@ impl SidecarQueue {
                 match wake {
                     Wake::Range => self.start(slot, ring, done),
                     Wake::Flushed(result) => self.end(slot, result, done),
+                    Wake::Announced(result) => {
+                        if let Err(error) = result {
+                            self.requests[slot].announced = Announced::No;
+                            self.fail(slot, error);
+                        }
+                        self.one_done(slot, ring, done);
+                    }
+                    Wake::Room => {
+                        if self.requests[slot].error.is_some() || self.announce(slot) {
+                            self.one_done(slot, ring, done);
+                        }
+                    }
                     Wake::Block { block, pinned, error: None } => {
                         if self.access(slot, block, pinned, ring) {
                             self.one_done(slot, ring, done);
                         }
                     }
                     Wake::Block { error: Some(error), .. } => {
-                        if self.requests[slot].phase != Phase::Settling {
-                            self.fail(slot, error);
-                        }
+                        self.fail(slot, error);
                         self.one_done(slot, ring, done);
                     }
                 }
@@ -172,63 +194,97 @@ impl SidecarQueue {
         }
     }
 
-    /// The range is locked: starts the data I/O.
+    /// The range is locked: starts the first step.
     fn start(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
         let request = &mut self.requests[slot];
-        request.left = 1;
-        let blocks = self.shared.pi.layout.blocks_of(request.first, request.count);
         match request.io.op {
             Op::Read => {
+                let blocks = self.shared.pi.layout.blocks_of(request.first, request.count);
                 request.phase = Phase::Reading;
-                request.left += (blocks.end - blocks.start) as u32;
+                request.left = 1 + (blocks.end - blocks.start) as u32;
                 self.move_data(slot, ring);
                 self.access_all(slot, blocks, ring, done);
             }
-            Op::Write { .. } => {
-                request.phase = Phase::Moving;
-                self.move_data(slot, ring);
-                self.prefetch(slot, blocks, ring);
-            }
-            Op::Discard | Op::Flush => {
-                request.phase = Phase::Moving;
-                self.move_data(slot, ring);
-            }
+            Op::Write { .. } => self.next_step(slot, ring, done),
+            Op::Discard if self.hurried => self.unlock(slot, ring, done),
+            Op::Discard | Op::Flush => self.prepare(slot, ring, done),
         }
     }
 
-    /// Hands the data, or what is left of it, to the kernel.
+    /// Starts a step of a write: all that is left of it, or as much as a record can announce.
+    fn next_step(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let most = self.shared.safety.most_intervals();
+        let interval = self.shared.pi.layout.interval();
+        let request = &mut self.requests[slot];
+        let end = (request.io.offset + request.io.bytes) / interval;
+        request.count = (end - request.first).min(most);
+        self.prepare(slot, ring, done);
+    }
+
+    /// Announces the present step, and fetches the blocks that it changes in part: what cannot be had is known before
+    /// the data is touched.
+    fn prepare(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let layout = self.shared.pi.layout;
+        let request = &mut self.requests[slot];
+        let (first, count) = (request.first, request.count);
+        let blocks = layout.blocks_of(first, count);
+        request.phase = Phase::Preparing;
+        // One for the announcement, and one more until all is started.
+        request.left = 2;
+        if request.io.buffer.is_some() {
+            // Only a step's first and last block can be changed in part.
+            let last = (blocks.end - 1 > blocks.start).then_some(blocks.end - 1);
+            for block in std::iter::once(blocks.start).chain(last) {
+                if !layout.piece(first, count, block).whole {
+                    let ready = self.access(slot, block, false, ring);
+                    self.requests[slot].left += u32::from(!ready);
+                }
+            }
+        }
+        if self.announce(slot) {
+            self.requests[slot].left -= 1;
+        }
+        self.one_done(slot, ring, done);
+    }
+
+    /// Hands the data of the present step, or what is left of it, to the kernel.
     fn move_data(&self, slot: usize, ring: &mut Ring) {
         let Request { io, moved, first, count, .. } = &self.requests[slot];
         let fd = self.shared.data.fd();
         let user_data = Owner::Store.user_data(DATA << KIND_SHIFT | slot as u64);
-        let at = io.offset + *moved as u64;
-        match (io.op, &io.buffer) {
-            (Op::Read, Some(lease)) => ring.read(fd, lease, *moved, at, user_data),
-            (Op::Write { .. }, Some(lease)) => ring.write(fd, lease, *moved, at, 0, user_data),
-            _ => {
-                let interval = self.shared.pi.layout.interval();
-                punch(ring, fd, first * interval, count * interval, user_data);
-            }
-        }
+        let Some(lease) = &io.buffer else {
+            let interval = self.shared.pi.layout.interval();
+            return punch(ring, fd, first * interval, count * interval, user_data);
+        };
+        let write = if io.op == Op::Read { None } else { Some(0) };
+        let transfer = Transfer { fd, offset: io.offset + *moved as u64, write, pi: None };
+        // SAFETY: there is no attribute, and the request has the lease until its completion has been taken.
+        unsafe { ring.transfer(transfer, lease, *moved..self.step_end(slot), user_data) }
+    }
+
+    /// Where the present step ends in the request's data.
+    fn step_end(&self, slot: usize) -> usize {
+        let Request { io, first, count, .. } = &self.requests[slot];
+        // Within the lease's length.
+        ((first + count) * self.shared.pi.layout.interval() - io.offset) as usize
     }
 
     fn data_moved(&mut self, slot: usize, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
-        let Some(request) = self.requests.get_mut(slot) else {
+        let Some(request) = self.requests.get(slot) else {
             debug_assert!(false, "a completion of nothing");
             return;
         };
-        let left = request.io.buffer.as_ref().map_or(0, |lease| lease.len() - request.moved);
-        match outcome(result, left) {
+        let end = if request.io.buffer.is_some() { self.step_end(slot) } else { 0 };
+        let request = &mut self.requests[slot];
+        match outcome(result, end - request.moved) {
             Outcome::Again { moved } => {
                 request.moved += moved;
-                self.move_data(slot, ring);
+                return self.move_data(slot, ring);
             }
-            Outcome::Failed(error) => {
-                request.error = Some(error);
-                self.one_done(slot, ring, done);
-            }
-            Outcome::Done => self.one_done(slot, ring, done),
+            Outcome::Failed(error) => request.error = Some(error),
+            Outcome::Done => request.moved = end,
         }
+        self.one_done(slot, ring, done);
     }
 
     /// One thing that the request waited for has ended. After the last one, the next phase.
@@ -238,16 +294,30 @@ impl SidecarQueue {
         if request.left > 0 {
             return;
         }
+        if request.error.is_some() {
+            return self.unlock(slot, ring, done);
+        }
         let blocks = self.shared.pi.layout.blocks_of(request.first, request.count);
         match (request.phase, request.io.op) {
-            (Phase::Moving, Op::Write { .. }) => {
-                request.phase = if request.error.is_none() { Phase::Putting } else { Phase::Settling };
+            (Phase::Preparing, _) => {
+                request.phase = Phase::Moving;
+                request.left = 1;
+                self.move_data(slot, ring);
+            }
+            (Phase::Moving, Op::Discard) => {
+                request.phase = Phase::Putting;
+                self.put_escapes(slot, blocks, ring, done);
+            }
+            (Phase::Moving, _) => {
+                request.phase = Phase::Putting;
                 request.left = (blocks.end - blocks.start) as u32;
                 self.access_all(slot, blocks, ring, done);
             }
-            (Phase::Moving, Op::Discard) if request.error.is_none() => {
-                request.phase = Phase::Putting;
-                self.put_escapes(slot, blocks, ring, done);
+            (Phase::Putting, Op::Write { .. }) if request.moved < request.io.bytes as usize => {
+                self.over(slot);
+                let request = &mut self.requests[slot];
+                request.first += request.count;
+                self.next_step(slot, ring, done);
             }
             _ => self.unlock(slot, ring, done),
         }
@@ -255,6 +325,7 @@ impl SidecarQueue {
 
     /// The step is over: gives the range back, and completes the request unless there is more to it.
     fn unlock(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        self.over(slot);
         let request = &mut self.requests[slot];
         let me = &self.inbox;
         if let Some(span) = request.span.take() {
@@ -306,18 +377,22 @@ impl SidecarQueue {
         let Request { io, phase, first, count, .. } = &mut self.requests[slot];
         let piece = pi.layout.piece(*first, *count, block);
         let access = match phase {
-            Phase::Settling => Access::Settle,
             Phase::Putting if piece.whole => Access::Replace,
             Phase::Putting => Access::Change,
             _ => Access::Read,
         };
         let inbox = &self.inbox;
         let waiter = || Waiter { inbox: Arc::clone(inbox), slot };
+        // Where the step's metadata starts in the request's.
+        let start = (*first - io.offset / pi.layout.interval()) as usize * pi.layout.entry();
+        let in_buffer = start + piece.in_run.start..start + piece.in_run.end;
+        let fetches = *phase == Phase::Preparing;
         let found = cache.access(block, access, pinned, waiter, |bytes| {
             let entries = &mut bytes[piece.in_block];
             match (access, &mut io.buffer) {
-                (Access::Read, Some(lease)) => lease.parts_mut().1[piece.in_run].copy_from_slice(entries),
-                (_, Some(lease)) => entries.copy_from_slice(&lease.parts().1[piece.in_run]),
+                _ if fetches => {}
+                (Access::Read, Some(lease)) => lease.parts_mut().1[in_buffer].copy_from_slice(entries),
+                (_, Some(lease)) => entries.copy_from_slice(&lease.parts().1[in_buffer]),
                 (_, None) => entries.fill(0xFF),
             }
         });
@@ -333,18 +408,6 @@ impl SidecarQueue {
             Found::Load(frame) => self.load(frame, ring),
         }
         false
-    }
-
-    /// Has the blocks loaded that a write will need and will not replace.
-    fn prefetch(&mut self, slot: usize, blocks: Range<u64>, ring: &mut Ring) {
-        let Request { first, count, .. } = self.requests[slot];
-        for block in blocks {
-            if !self.shared.pi.layout.piece(first, count, block).whole
-                && let Some(frame) = self.shared.cache.prefetch(block)
-            {
-                self.load(frame, ring);
-            }
-        }
     }
 
     fn load(&mut self, frame: Frame, ring: &mut Ring) {

@@ -1,7 +1,6 @@
 //! A record of the sidecar's log: what a crash must not forget about a write, a discard or a flush.
 //!
-//! The log is not run yet; its records are fixed here, encoded, decoded and tested, so that sidecars made today
-//! have room for it. `docs/sidecar.md` says how the log is read.
+//! `docs/sidecar.md` says how the log is written and read.
 //!
 //! ```text
 //! | head, 64 bytes | hashes, 16 each | metadata, one entry each | zeroes up to a multiple of 64 |   a write

@@ -23,6 +23,12 @@ impl Fixture {
         })
     }
 
+    /// Has a block that is missing loaded.
+    fn load(&self, block: u64) -> Frame {
+        let Found::Load(frame) = self.access(block, Access::Read, false, 0) else { panic!() };
+        frame
+    }
+
     /// Loads a block that is missing, and uses it.
     fn bring(&self, block: u64) {
         let Found::Load(frame) = self.access(block, Access::Read, false, 0) else { panic!() };
@@ -77,7 +83,7 @@ fn loaded_when_it_failed_tells_why_and_forgets_the_block() {
 #[test]
 fn loaded_when_the_disk_has_a_hole_gives_escapes() {
     let fixture = Fixture::new();
-    let frame = fixture.cache.prefetch(5).unwrap();
+    let frame = fixture.load(5);
     fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
     let waiter = || panic!("it is there");
     let mut seen = Vec::new();
@@ -135,7 +141,7 @@ fn change_when_too_many_frames_are_dirty_waits_until_one_is_written_and_reads_do
     assert_eq!(copy[..8], (!4u64).to_le_bytes());
     assert!(copy[8..].iter().all(|byte| *byte == 0), "unwritten entries are a hole's");
     assert_eq!(fixture.events(), [], "a frame that is being written does not count as written");
-    fixture.cache.written(4, Ok(()));
+    assert_eq!(fixture.cache.written(4, Ok(())), Ok(()));
     let wake = |block| Wake::Block { block, pinned: false, error: None };
     assert_eq!(fixture.events(), [(7, wake(99)), (8, wake(98)), (9, wake(97))]);
     assert_eq!(fixture.access(97, Access::Change, false, 9), Found::Done(Kick::Now));
@@ -162,7 +168,6 @@ fn read_when_no_frame_is_free_starves_until_one_is() {
     let Found::Load(one) = fixture.access(50, Access::Read, false, 1) else { panic!() };
     let Found::Load(_) = fixture.access(51, Access::Read, false, 2) else { panic!() };
     assert_eq!(fixture.access(52, Access::Read, false, 3), Found::Starved);
-    assert_eq!(fixture.cache.prefetch(53), None);
     fixture.cache.loaded(one, Ok(()), &fixture.inbox);
     let wake = |block, pinned| Wake::Block { block, pinned, error: None };
     assert_eq!(fixture.events(), [(1, wake(50, true))], "a pinned frame is not free");
@@ -179,7 +184,7 @@ fn written_when_it_failed_keeps_the_block_dirty_and_tells_who_would_make_more() 
     let mut copy = [0; BLOCK];
     assert!(fixture.cache.start_writing(4, &mut copy));
     assert_eq!(fixture.cache.dirty(), 13);
-    fixture.cache.written(4, Err(Errno(libc::ENOSPC)));
+    assert_eq!(fixture.cache.written(4, Err(Errno(libc::ENOSPC))), Err(Errno(libc::ENOSPC)));
     assert_eq!(fixture.cache.dirty(), 14);
     let error = Some(Errno(libc::ENOSPC));
     assert_eq!(fixture.events(), [(7, Wake::Block { block: 99, pinned: false, error })]);
@@ -192,7 +197,7 @@ fn written_when_changed_meanwhile_leaves_the_block_dirty() {
     let mut copy = [0; BLOCK];
     assert!(fixture.cache.start_writing(4, &mut copy));
     fixture.access(4, Access::Change, false, 0);
-    fixture.cache.written(4, Ok(()));
+    assert_eq!(fixture.cache.written(4, Ok(())), Ok(()));
     assert_eq!(fixture.cache.dirty(), 1);
     assert!(fixture.cache.start_writing(4, &mut copy));
 }
@@ -204,25 +209,14 @@ fn forget_when_a_block_is_dirty_drops_it_and_when_it_is_in_use_does_not() {
     fixture.access(4, Access::Replace, false, 0);
     assert!(fixture.cache.forget(4));
     assert_eq!((fixture.contains(4), fixture.cache.dirty()), (false, 0));
-    let frame = fixture.cache.prefetch(5).unwrap();
+    let frame = fixture.load(5);
     assert!(!fixture.cache.forget(5));
     fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
-    fixture.access(5, Access::Change, false, 0);
+    fixture.access(5, Access::Change, true, 0);
     assert!(fixture.cache.start_writing(5, &mut [0; BLOCK]));
     assert!(!fixture.cache.forget(5));
-    fixture.cache.written(5, Ok(()));
+    assert_eq!(fixture.cache.written(5, Ok(())), Ok(()));
     assert!(fixture.cache.forget(5));
-}
-
-#[test]
-fn settle_when_a_load_is_under_way_waits_for_it_and_touches_nothing() {
-    let fixture = Fixture::new();
-    assert_eq!(fixture.access(1, Access::Settle, false, 1), Found::Done(Kick::No));
-    let frame = fixture.cache.prefetch(1).unwrap();
-    assert_eq!(fixture.access(1, Access::Settle, false, 1), Found::Wait);
-    fixture.cache.loaded(frame, Ok(()), &fixture.inbox);
-    assert_eq!(fixture.access(1, Access::Settle, true, 1), Found::Done(Kick::No));
-    assert_eq!(fixture.cache.dirty(), 0);
 }
 
 /// `cargo test -p dixback --release --lib cost -- --ignored --nocapture`

@@ -31,8 +31,10 @@ fn forge(change: impl FnOnce(&mut Raw)) -> [u8; BLOCK] {
 #[test]
 fn decode_when_encoded_gives_the_same_header() {
     for (clean, non_atomic) in [(false, false), (true, false), (false, true)] {
-        let header = Header { clean, non_atomic, log_state: [1, 2, 3], ..header() };
-        assert_eq!(Header::decode(&header.encode()).unwrap(), header);
+        for live in [Live::Nothing, Live::Log, Live::Bitmap] {
+            let header = Header { clean, non_atomic, live, log_state: [1, 2, 3], ..header() };
+            assert_eq!(Header::decode(&header.encode()).unwrap(), header);
+        }
     }
 }
 
@@ -68,8 +70,12 @@ fn decode_when_one_bit_is_flipped_refuses() {
 #[test]
 fn decode_when_version_or_feature_is_unknown_names_it() {
     assert_eq!(Header::decode(&forge(|raw| raw.version = 2.into())), Err(HeaderError::Version(2)));
-    let error = Header::decode(&forge(|raw| raw.features = 0x8000_0002.into())).unwrap_err();
-    assert_eq!(error, HeaderError::Feature("a log to replay, feature 31".into()));
+    let error = Header::decode(&forge(|raw| raw.features = 0x8000_000A.into())).unwrap_err();
+    assert_eq!(error, HeaderError::Feature("feature 3, feature 31".into()));
+    assert!(
+        Header::decode(&forge(|raw| raw.features = 6.into())).is_err(),
+        "a log and a bitmap in one place"
+    );
     assert!(Header::decode(&forge(|raw| raw.hints = u32::MAX.into())).is_ok());
 }
 

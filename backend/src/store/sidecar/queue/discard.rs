@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// Most data that one discard locks at a time: a sixteenth of what the range table tells apart.
-const CHUNK: u64 = 4 << 20;
+const CHUNK: u64 = 16 << 20;
 
 impl SidecarQueue {
     /// Goes on with a discard: the next chunk, up to a border between chunks, so that blocks stay whole.
