@@ -24,6 +24,8 @@ pub const COPIES: [u64; 2] = [0, 32 << 10];
 /// Where the log area starts by default, after both copies.
 const LOG_START: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
+/// Largest log area: it is read into memory to be replayed, and a sidecar may have been made elsewhere.
+const LOG_MOST: u64 = 1 << 30;
 /// What the header's areas are aligned to.
 const ALIGNMENT: u64 = 4096;
 
@@ -348,6 +350,9 @@ impl Header {
             || i64::try_from(self.data_bytes).is_err()
         {
             return Err(HeaderError::Layout("the data is no whole number of intervals"));
+        }
+        if self.log.1 > LOG_MOST {
+            return Err(HeaderError::Layout("the log area is larger than 1 GiB"));
         }
         if self.log.0 < second + ALIGNMENT || self.metadata.0 < log_end {
             return Err(HeaderError::Layout("areas overlap"));

@@ -82,7 +82,7 @@ fn decode_when_version_or_feature_is_unknown_names_it() {
 #[test]
 fn decode_when_values_are_impossible_refuses() {
     type Change = fn(&mut Raw);
-    let changes: [Change; 11] = [
+    let changes: [Change; 12] = [
         |raw| raw.guard = 4,
         |raw| raw.pi_type = 2,
         |raw| raw.interval = 513.into(),
@@ -92,6 +92,11 @@ fn decode_when_values_are_impossible_refuses() {
         |raw| raw.data_bytes = (u64::MAX << 9).into(),
         |raw| raw.log_start = 4096.into(),
         |raw| raw.log_bytes = (u64::MAX << 12).into(),
+        // A sparse sidecar can have that, the memory to replay it nobody.
+        |raw| {
+            raw.log_bytes = (1u64 << 40).into();
+            raw.metadata_start = (2u64 << 40).into();
+        },
         |raw| raw.metadata_start = 4096.into(),
         |raw| raw.metadata_bytes = 4096.into(),
     ];
