@@ -15,6 +15,7 @@ mod recover;
 
 pub(super) use recover::recover;
 
+use crate::limit::Limit;
 use crate::store::inbox::{Waiter, Wake};
 use crate::store::medium::Medium;
 use crate::store::sidecar::Header;
@@ -240,7 +241,9 @@ impl Bitmap {
 
     /// No region can be marked any more: nothing that is not dirty is written from now on.
     fn fail(&self, sidecar: &Medium, error: Errno, mut waiters: Vec<Waiter>) {
-        log::error!("{}: cannot write the bitmap: {error}", sidecar.path.display());
+        let name = sidecar.path.display().to_string();
+        let limit = Limit::of(&name, "bitmap", module_path!());
+        limit.log(log::Level::Error, || format!("{name}: cannot write the bitmap: {error}"));
         let mut state = self.lock();
         state.failed = Some(error);
         waiters.append(&mut state.waiters);

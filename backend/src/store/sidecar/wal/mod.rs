@@ -16,6 +16,7 @@
 mod area;
 pub(super) mod read;
 
+use crate::limit::Limit;
 use crate::store::inbox::{Waiter, Wake};
 use crate::store::medium::Medium;
 use crate::store::sidecar::{Body, Header, IntervalHash, Record};
@@ -323,7 +324,10 @@ impl Wal {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    log::error!("{}: cannot write the log: {error}", sidecar.path.display());
+                    // As often as a guest writes, while the file system is full.
+                    let name = sidecar.path.display().to_string();
+                    let limit = Limit::of(&name, "log", module_path!());
+                    limit.log(log::Level::Error, || format!("{name}: cannot write the log: {error}"));
                     self.take_back(&mut waiters);
                 }
             }
