@@ -46,7 +46,8 @@ pub(crate) struct Wanted {
     pub(crate) application: u64,
     /// The first interval's reference tag; only the bits of `reference_mask` count.
     pub(crate) reference: u64,
-    /// What is added to it per interval: 1 or 0.
+    /// Which bits of an interval's index are added to it: all, or none. (A product with 1 or 0 would say the same, but
+    /// multiplying words takes longer than all the rest.)
     pub(crate) step: u64,
     /// The bits that a reference tag has.
     pub(crate) reference_mask: u64,
@@ -57,10 +58,15 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// The same from interval `first` on.
+    pub(crate) fn from(&self, first: usize) -> Wanted {
+        let reference = self.reference.wrapping_add(first as u64 & self.step);
+        Wanted { reference, ..*self }
+    }
+
     #[inline(always)]
     fn tags(&self, index: usize) -> u64 {
-        let step = self.step.wrapping_mul(index as u64);
-        self.application | (self.reference.wrapping_add(step) & self.reference_mask)
+        self.application | (self.reference.wrapping_add(index as u64 & self.step) & self.reference_mask)
     }
 
     /// Not zero if the tags differ, or may be those of an escape.

@@ -41,53 +41,52 @@ impl Profile {
     }
 }
 
-/// The tags of a batch as words.
-fn wanted(profile: &Profile, reference: u64, application: u16) -> Wanted {
+/// The tags to be made, as words.
+pub(crate) fn made(profile: &Profile, reference: u64, application: u16) -> Wanted {
     let tag_bits = profile.reference_mask().count_ones();
     Wanted {
         application: u64::from(application) << tag_bits,
         reference,
-        step: u64::from(profile.pi_type() == PiType::Type1),
+        step: if profile.pi_type() == PiType::Type1 { u64::MAX } else { 0 },
         reference_mask: profile.reference_mask(),
         mask: 0,
         escape: u64::from(ESCAPE_APPLICATION) << tag_bits,
     }
 }
 
-/// Writes one tuple per guard.
-pub(crate) fn write(
-    profile: &Profile,
-    guards: &[u64],
-    metadata: &mut [u8],
-    reference: u64,
-    application: u16,
-) {
-    let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
-    let tags = wanted(profile, reference, application);
-    match profile.guard() {
-        Guard::None => {}
-        Guard::Crc16T10Dif | Guard::Ip => bulk::write8(kernel, metadata, size, offset, guards, &tags),
-        Guard::Crc64Nvme => bulk::write16(kernel, metadata, size, offset, guards, &tags),
-    }
-}
-
-/// Whether one tuple per guard is as expected, and none an escape: what is nearly always so, and quickly seen.
-fn agree(profile: &Profile, guards: &[u64], metadata: &[u8], expected: &Expected) -> bool {
-    let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
+/// The tags to be found, as words.
+pub(crate) fn expected(profile: &Profile, expected: &Expected) -> Wanted {
     let (value, mask) = expected.application.map_or((0, 0), |tag| (tag.value, tag.mask));
-    let mut wanted = wanted(profile, expected.reference, value);
+    let mut wanted = made(profile, expected.reference, value);
     wanted.mask = u64::from(mask) << profile.reference_mask().count_ones();
     if profile.pi_type() == PiType::Type1 {
         wanted.mask |= profile.reference_mask();
     }
+    wanted
+}
+
+/// Writes one tuple per guard.
+pub(crate) fn write(profile: &Profile, guards: &[u64], metadata: &mut [u8], tags: &Wanted) {
+    let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
     match profile.guard() {
-        Guard::None => true,
-        Guard::Crc16T10Dif | Guard::Ip => bulk::agree8(kernel, metadata, size, offset, guards, &wanted),
-        Guard::Crc64Nvme => bulk::agree16(kernel, metadata, size, offset, guards, &wanted),
+        Guard::None => {}
+        Guard::Crc16T10Dif | Guard::Ip => bulk::write8(kernel, metadata, size, offset, guards, tags),
+        Guard::Crc64Nvme => bulk::write16(kernel, metadata, size, offset, guards, tags),
     }
 }
 
-/// Compares one tuple per guard; the first mismatch names its interval within the batch.
+/// Whether one tuple per guard is as expected, and none an escape: what is nearly always so, and quickly seen.
+pub(crate) fn agree(profile: &Profile, guards: &[u64], metadata: &[u8], wanted: &Wanted) -> bool {
+    let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
+    match profile.guard() {
+        Guard::None => true,
+        Guard::Crc16T10Dif | Guard::Ip => bulk::agree8(kernel, metadata, size, offset, guards, wanted),
+        Guard::Crc64Nvme => bulk::agree16(kernel, metadata, size, offset, guards, wanted),
+    }
+}
+
+/// Compares one tuple per guard, where they do not [`agree`]; the first mismatch names its interval within the batch.
+#[cold]
 pub(crate) fn compare(
     profile: &Profile,
     guards: &[u64],
@@ -95,9 +94,6 @@ pub(crate) fn compare(
     expected: &Expected,
 ) -> Result<Checked, Mismatch> {
     let mut checked = Checked::default();
-    if agree(profile, guards, metadata, expected) {
-        return Ok(checked);
-    }
     for (interval, (&guard, metadata)) in
         guards.iter().zip(metadata.chunks_exact(profile.metadata_size())).enumerate()
     {

@@ -55,31 +55,30 @@ fn columns<const COPY: bool, const M: usize>(
     mut to: Option<&mut [Block; M]>,
 ) -> [__m128i; M] {
     let zero = _mm256_setzero_si256();
-    let (mut high, mut low) = ([zero; M], [zero; M]);
+    let (mut straight, mut crossed) = ([zero; M], [zero; M]);
     for [even, odd] in [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11], [12, 13], [14, 15]] {
-        let [even_high, even_low] = &MATRICES.0[even];
-        let [odd_high, odd_low] = &MATRICES.0[odd];
-        let (even_high, even_low) = (four(even_high), four(even_low));
-        let (odd_high, odd_low) = (four(odd_high), four(odd_low));
+        let [even_straight, even_crossed] = &MATRICES.0[even];
+        let [odd_straight, odd_crossed] = &MATRICES.0[odd];
+        let (even_straight, even_crossed) = (four(even_straight), four(even_crossed));
+        let (odd_straight, odd_crossed) = (four(odd_straight), four(odd_crossed));
         for j in 0..M {
             let a = take::<COPY>(&from[j][even], to.as_mut().map(|to| &mut to[j][even]));
             let b = take::<COPY>(&from[j][odd], to.as_mut().map(|to| &mut to[j][odd]));
-            high[j] = xor3(
-                high[j],
-                _mm256_gf2p8affine_epi64_epi8::<0>(a, even_high),
-                _mm256_gf2p8affine_epi64_epi8::<0>(b, odd_high),
+            straight[j] = xor3(
+                straight[j],
+                _mm256_gf2p8affine_epi64_epi8::<0>(a, even_straight),
+                _mm256_gf2p8affine_epi64_epi8::<0>(b, odd_straight),
             );
-            low[j] = xor3(
-                low[j],
-                _mm256_gf2p8affine_epi64_epi8::<0>(a, even_low),
-                _mm256_gf2p8affine_epi64_epi8::<0>(b, odd_low),
+            crossed[j] = xor3(
+                crossed[j],
+                _mm256_gf2p8affine_epi64_epi8::<0>(a, even_crossed),
+                _mm256_gf2p8affine_epi64_epi8::<0>(b, odd_crossed),
             );
         }
     }
     let swap = _mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
     std::array::from_fn(|j| {
-        let both =
-            _mm256_xor_si256(_mm256_unpacklo_epi64(high[j], low[j]), _mm256_unpackhi_epi64(high[j], low[j]));
+        let both = _mm256_xor_si256(straight[j], _mm256_shuffle_epi32::<0b01_00_11_10>(crossed[j]));
         _mm_shuffle_epi8(lanes(both), swap)
     })
 }

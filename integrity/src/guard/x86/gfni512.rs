@@ -20,25 +20,34 @@
 //!   result    H x^8 + L                              72 bits, equal to block * x^16 modulo P
 //! ```
 //!
+//! H and L end side by side in a lane, which costs shuffles if each has a register of its own. So one register takes
+//! the high parts of the words of even number and the low parts of those of odd number (*straight*), another one the
+//! others (*crossed*): both have a line's words in the places where the lane wants them, but for one exchange of
+//! neighbours, which one instruction makes at the end.
+//!
 //! # From blocks to intervals
 //! Four blocks share each load of the matrices, and their four (H, L) pairs lie in the four lanes of one register.
 //! Block j of an interval of k blocks counts x^(4096 (k - 1 - j)): its H and L are multiplied by that (for H times
 //! x^8) modulo P, 16-bit numbers, which gives 79 bits per block; the lanes of one interval are XORed, and Barrett's
 //! reduction brings four sums at once from 79 bits to 16 (see [`xmm`](super::xmm)).
 //!
-//! On Intel's processors one port multiplies by matrices, two instructions per line, and the XORs share it with the port
-//! that shuffles: two cycles per line are the limit, and what is above that is the reduction.
+//! # What limits it
+//! On Intel's processors one port multiplies by matrices of 512 bits, and one other port does all else, XORs included.
+//! A block is 16 multiplications, hence 16 cycles, and the rest has just so much room beside them: 8 XORs, and 7
+//! instructions that are a quarter of what is left to do for a group of four. These wait for each other, some 40 cycles
+//! long, in which the processor does not see far enough ahead to the next group. So they are written in between the
+//! next group's instructions, and 20 cycles per block become 18.
 //!
 //! The map from intervals to guards is linear from end to end, which is why the tests prove it by checking every
 //! input of one bit.
 
 use std::arch::x86_64::*;
 
-use super::zmm::{Block, blocks, blocks_mut, eight, lanes, pairs, reduce_t10dif, store_crc16s, take, xor3};
+use super::zmm::{Vector, blocks, blocks_mut, eight, lanes, pairs, reduce_t10dif, store_crc16s, take, xor3};
 use crate::guard::polynomial::t10dif_power;
 
-/// Two matrices for each word of a block, in `LINES` lines of `WORDS` words: per line those for the high parts, then
-/// those for the low parts.
+/// Two matrices for each word of a block, in `LINES` lines of `WORDS` words. Per line first come the straight ones, for
+/// the high parts in words of even number and the low parts in those of odd number, then the crossed ones.
 #[repr(C, align(64))]
 pub(super) struct Matrices<const WORDS: usize, const LINES: usize>(pub(super) [[[u64; WORDS]; 2]; LINES]);
 
@@ -55,8 +64,8 @@ impl<const WORDS: usize, const LINES: usize> Matrices<WORDS, LINES> {
                 power[bit] = t10dif_power(64 * (63 - word) + 16 + bit);
                 bit += 1;
             }
-            all[word / WORDS][0][word % WORDS] = matrix(&power, 8);
-            all[word / WORDS][1][word % WORDS] = matrix(&power, 0);
+            all[word / WORDS][word % 2][word % WORDS] = matrix(&power, 8);
+            all[word / WORDS][1 - word % 2][word % WORDS] = matrix(&power, 0);
             word += 1;
         }
         Matrices(all)
@@ -89,162 +98,215 @@ pub(super) static MULTIPLIERS: Multipliers = {
     let mut all = [[0; 2]; 128];
     let mut block = 0;
     while block < 128 {
-        let power = 4096 * (127 - block);
-        all[block] = [t10dif_power(power + 8), t10dif_power(power)];
+        all[block] = multipliers(127 - block);
         block += 1;
     }
     Multipliers(all)
 };
 
+/// The multipliers of H and of L of a block that `after` blocks of its interval follow.
+const fn multipliers(after: usize) -> [u64; 2] {
+    [t10dif_power(4096 * after + 8), t10dif_power(4096 * after)]
+}
+
+/// The multipliers of a group that is four intervals, and of one that is two.
+static FOUR: [[u64; 2]; 4] = [multipliers(0); 4];
+static TWO: [[u64; 2]; 4] = [multipliers(1), multipliers(0), multipliers(1), multipliers(0)];
+
 /// The registers of all intervals, one per element of `registers`; `to` is as long as `from`, or unused.
-///
-/// All shapes go through one loop over groups of four blocks, so that the compiler has one place to inline the work
-/// on a group into; what differs between them, a few instructions per group, is chosen by a branch that always goes
-/// the same way.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
 pub(super) fn run<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8], registers: &mut [u64]) {
-    let each = interval / 512;
-    let multipliers: &[[[u64; 2]; 4]] = match each {
-        1 => &[[MULTIPLIERS.0[127]; 4]],
-        2 => &[[MULTIPLIERS.0[126], MULTIPLIERS.0[127], MULTIPLIERS.0[126], MULTIPLIERS.0[127]]],
-        _ => MULTIPLIERS.0[128 - each..].as_chunks().0,
+    match interval {
+        512 => short::<COPY, 4>(from, to, registers, &FOUR),
+        1024 => short::<COPY, 2>(from, to, registers, &TWO),
+        _ => long::<COPY>(from, to, registers, MULTIPLIERS.0[128 - interval / 512..].as_chunks().0),
+    }
+}
+
+/// Adds lines `$even` and `$even` + 1 of each block of `$from` to its straight and its crossed sum. A macro, because as
+/// a function that is too long for the compiler to inline it would keep the sums in memory.
+macro_rules! two_lines {
+    ($copy:ident, $even:literal, $from:ident, $to:ident, $straight:ident, $crossed:ident) => {
+        let [[even, even_crossed], [odd, odd_crossed]] = [&MATRICES.0[$even], &MATRICES.0[$even + 1]];
+        let (even, even_crossed) = (eight(even), eight(even_crossed));
+        let (odd, odd_crossed) = (eight(odd), eight(odd_crossed));
+        for j in 0..$straight.len() {
+            let a = take::<$copy>(&$from[j][$even], $to.as_mut().map(|to| &mut to[j][$even]));
+            let b = take::<$copy>(&$from[j][$even + 1], $to.as_mut().map(|to| &mut to[j][$even + 1]));
+            $straight[j] = xor3($straight[j], affine(a, even), affine(b, odd));
+            $crossed[j] = xor3($crossed[j], affine(a, even_crossed), affine(b, odd_crossed));
+        }
     };
-    let (from, from_rest) = blocks(from).as_chunks::<4>();
-    let (to, to_rest) = blocks_mut(to).as_chunks_mut::<4>();
-    let mut to = to.iter_mut();
-    let mut registers = registers.chunks_mut(if each == 2 { 2 } else { 4 });
-    let mut next = multipliers.iter();
-    let mut sum = _mm512_setzero_si512();
-    let mut sums = Queue::new();
-    for from in from {
-        let columns = columns::<COPY, 4>(from, to.next());
-        if each <= 2 {
-            let product = multiply(columns, pairs(&multipliers[0]));
-            if let Some(registers) = registers.next() {
-                store_crc16s(registers, reduce_t10dif(if each == 2 { halves(product) } else { product }));
-            }
-            continue;
-        }
-        if let Some(multipliers) = next.next() {
-            sum = _mm512_xor_si512(sum, multiply(columns, pairs(multipliers)));
-        }
-        if next.len() == 0 {
-            sums.push(sum);
-            sum = _mm512_setzero_si512();
-            next = multipliers.iter();
-            if sums.full()
-                && let Some(registers) = registers.next()
-            {
-                store_crc16s(registers, reduce_t10dif(lanes(sums.take())));
-            }
-        }
-    }
-    // One to three short intervals are left, or as many sums of long ones.
-    let mut to = to_rest.iter_mut();
-    for from in from_rest {
-        sums.push(columns::<COPY, 1>(std::array::from_ref(from), to.next().map(std::array::from_mut)));
-    }
-    if let Some(registers) = registers.next() {
-        let mut sums = lanes(sums.take());
-        if each <= 2 {
-            sums = multiply(sums, pairs(&multipliers[0]));
-        }
-        store_crc16s(registers, reduce_t10dif(if each == 2 { halves(sums) } else { sums }));
-    }
 }
 
-/// Up to four registers, first in, first out.
-struct Queue {
-    values: [__m512i; 4],
-    filled: usize,
-}
-
-impl Queue {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn new() -> Queue {
-        Queue { values: [_mm512_setzero_si512(); 4], filled: 0 }
-    }
-
-    /// Adds a value at the end. Moving all of them up costs nothing: they stay in registers, which are renamed.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn push(&mut self, value: __m512i) {
-        let [_, b, c, d] = self.values;
-        self.values = [b, c, d, value];
-        self.filled += 1;
-    }
-
-    #[inline]
-    fn full(&self) -> bool {
-        self.filled == 4
-    }
-
-    /// Takes all, the first in first, zeroes after the last; and is empty again.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn take(&mut self) -> [__m512i; 4] {
-        while !self.full() {
-            self.push(_mm512_setzero_si512());
-        }
-        self.filled = 0;
-        self.values
-    }
-}
-
-/// The columns of up to four blocks: H and L of block j, in order of their powers, in lane j.
+/// Intervals of one block or two, by groups of `N` = 4 or 2 of them.
+///
+/// What is left to do for a group is done while the next one is worked on. There is no branch in between: the compiler
+/// would move all loads from behind it to before it, run out of registers, and undo what this is for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn columns<const COPY: bool, const M: usize>(from: &[Block; M], mut to: Option<&mut [Block; M]>) -> __m512i {
+fn short<const COPY: bool, const N: usize>(
+    from: &[u8],
+    to: &mut [u8],
+    registers: &mut [u64],
+    multipliers: &[[u64; 2]; 4],
+) {
     let zero = _mm512_setzero_si512();
-    let (mut high, mut low) = ([zero; M], [zero; M]);
-    for pair in 0..4 {
-        let [even, odd] = [2 * pair, 2 * pair + 1];
-        let [even_high, even_low] = &MATRICES.0[even];
-        let [odd_high, odd_low] = &MATRICES.0[odd];
-        let (even_high, even_low) = (eight(even_high), eight(even_low));
-        let (odd_high, odd_low) = (eight(odd_high), eight(odd_low));
-        for j in 0..M {
-            let a = take::<COPY>(&from[j][even], to.as_mut().map(|to| &mut to[j][even]));
-            let b = take::<COPY>(&from[j][odd], to.as_mut().map(|to| &mut to[j][odd]));
-            high[j] = xor3(
-                high[j],
-                _mm512_gf2p8affine_epi64_epi8::<0>(a, even_high),
-                _mm512_gf2p8affine_epi64_epi8::<0>(b, odd_high),
-            );
-            low[j] = xor3(
-                low[j],
-                _mm512_gf2p8affine_epi64_epi8::<0>(a, even_low),
-                _mm512_gf2p8affine_epi64_epi8::<0>(b, odd_low),
-            );
+    let multipliers = pairs(multipliers);
+    let (from, from_rest) = blocks(from).as_chunks::<4>();
+    let (to, to_rest) = blocks_mut(to).as_chunks_mut::<4>();
+    let (registers, registers_rest) = registers.as_chunks_mut::<N>();
+    let mut to = to.iter_mut();
+    let mut before = [zero; 4];
+    let mut nowhere = [0; N];
+    let mut before_registers = &mut nowhere;
+    for (from, registers) in from.iter().zip(registers) {
+        let mut to = if COPY { to.next() } else { None };
+        let (mut straight, mut crossed) = ([zero; 4], [zero; 4]);
+        two_lines!(COPY, 0, from, to, straight, crossed);
+        let columns = columns(before);
+        two_lines!(COPY, 2, from, to, straight, crossed);
+        let products = multiply(columns, multipliers);
+        two_lines!(COPY, 4, from, to, straight, crossed);
+        store_crc16s(before_registers, reduce::<N>(products));
+        two_lines!(COPY, 6, from, to, straight, crossed);
+        for j in 0..4 {
+            before[j] = parts(straight[j], crossed[j]);
+        }
+        before_registers = registers;
+    }
+    let products = multiply(columns(before), multipliers);
+    store_crc16s(before_registers, reduce::<N>(products));
+    // One to three intervals are left, or none.
+    let mut rest = [zero; 4];
+    let mut to = to_rest.iter_mut();
+    for (rest, from) in rest.iter_mut().zip(from_rest) {
+        let from = std::array::from_ref(from);
+        let mut to = to.next().map(std::array::from_mut);
+        let (mut straight, mut crossed) = ([zero], [zero]);
+        two_lines!(COPY, 0, from, to, straight, crossed);
+        two_lines!(COPY, 2, from, to, straight, crossed);
+        two_lines!(COPY, 4, from, to, straight, crossed);
+        two_lines!(COPY, 6, from, to, straight, crossed);
+        *rest = parts(straight[0], crossed[0]);
+    }
+    if !registers_rest.is_empty() {
+        let products = multiply(columns(rest), multipliers);
+        store_crc16s(registers_rest, reduce::<N>(products));
+    }
+}
+
+/// Intervals of four blocks and more: one group after the other is a part of one, four of them make registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
+fn long<const COPY: bool>(from: &[u8], to: &mut [u8], registers: &mut [u64], multipliers: &[[[u64; 2]; 4]]) {
+    let zero = _mm512_setzero_si512();
+    let intervals = blocks(from).as_chunks::<4>().0.chunks_exact(multipliers.len());
+    let mut to = blocks_mut(to).as_chunks_mut::<4>().0.iter_mut();
+    let mut registers = registers.chunks_mut(4);
+    let mut before = [zero; 4];
+    let mut before_multipliers = zero;
+    let mut sum = zero;
+    let mut sums = Queue { values: [zero; 4], filled: 0 };
+    for (index, from) in intervals.enumerate() {
+        for (from, next_multipliers) in from.iter().zip(multipliers) {
+            let mut to = if COPY { to.next() } else { None };
+            let (mut straight, mut crossed) = ([zero; 4], [zero; 4]);
+            two_lines!(COPY, 0, from, to, straight, crossed);
+            let columns = columns(before);
+            two_lines!(COPY, 2, from, to, straight, crossed);
+            sum = _mm512_xor_si512(sum, multiply(columns, before_multipliers));
+            two_lines!(COPY, 4, from, to, straight, crossed);
+            two_lines!(COPY, 6, from, to, straight, crossed);
+            for j in 0..4 {
+                before[j] = parts(straight[j], crossed[j]);
+            }
+            before_multipliers = pairs(next_multipliers);
+        }
+        // The interval's last group is not left for later: to wait once for so long an interval is little.
+        sums.push(_mm512_xor_si512(sum, multiply(columns(before), before_multipliers)));
+        (before, sum) = ([zero; 4], zero);
+        if index % 4 == 3
+            && let Some(registers) = registers.next()
+        {
+            store_crc16s(registers, reduce_t10dif(lanes(sums.take())));
         }
     }
-    let mut sums = [zero; 4];
-    for j in 0..M {
-        // Words of H and L side by side in every lane, the four lanes still to be XORed.
-        sums[j] =
-            _mm512_xor_si512(_mm512_unpacklo_epi64(high[j], low[j]), _mm512_unpackhi_epi64(high[j], low[j]));
+    if let Some(registers) = registers.next() {
+        store_crc16s(registers, reduce_t10dif(lanes(sums.take())));
     }
+}
+
+/// H and L side by side in every lane, the lanes still to be XORed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn parts(straight: Vector, crossed: Vector) -> Vector {
+    _mm512_xor_si512(straight, _mm512_shuffle_epi32::<0b01_00_11_10>(crossed))
+}
+
+/// Eight matrices, each times the eight bytes of its word.
+#[inline]
+#[target_feature(enable = "avx512f,gfni")]
+fn affine(data: Vector, matrices: Vector) -> Vector {
+    _mm512_gf2p8affine_epi64_epi8::<0>(data, matrices)
+}
+
+/// The columns of four blocks: H and L of block j, in order of their powers, in lane j.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
+fn columns(parts: [Vector; 4]) -> Vector {
     let swap = _mm512_broadcast_i32x4(_mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    _mm512_shuffle_epi8(lanes(sums), swap)
+    _mm512_shuffle_epi8(lanes(parts), swap)
 }
 
 /// H times its multiplier plus L times its own, in every lane: at most 79 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn multiply(columns: __m512i, multipliers: __m512i) -> __m512i {
+fn multiply(columns: Vector, multipliers: Vector) -> Vector {
     _mm512_xor_si512(
         _mm512_clmulepi64_epi128::<0x00>(columns, multipliers),
         _mm512_clmulepi64_epi128::<0x11>(columns, multipliers),
     )
 }
 
-/// The XOR of lanes 0 and 1 in lane 0, and that of lanes 2 and 3 in lane 1.
+/// The CRCs of `N` intervals, of one block or two, from the products of their four blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn halves(sums: __m512i) -> __m512i {
-    _mm512_xor_si512(
-        _mm512_shuffle_i32x4::<0b00_00_10_00>(sums, sums),
-        _mm512_shuffle_i32x4::<0b00_00_11_01>(sums, sums),
-    )
+fn reduce<const N: usize>(products: Vector) -> Vector {
+    if N == 4 {
+        return reduce_t10dif(products);
+    }
+    // Lanes 0 and 1 are an interval, to lane 0; and 2 and 3, to lane 1.
+    reduce_t10dif(_mm512_xor_si512(
+        _mm512_shuffle_i32x4::<0b00_00_10_00>(products, products),
+        _mm512_shuffle_i32x4::<0b00_00_11_01>(products, products),
+    ))
+}
+
+/// Up to four registers, first in, first out.
+struct Queue {
+    values: [Vector; 4],
+    filled: usize,
+}
+
+impl Queue {
+    /// Adds a value at the end. Moving all of them up costs nothing: they stay in registers, which are renamed.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn push(&mut self, value: Vector) {
+        let [_, b, c, d] = self.values;
+        self.values = [b, c, d, value];
+        self.filled += 1;
+    }
+
+    /// Takes all, the first in first, zeroes after the last; and is empty again.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn take(&mut self) -> [Vector; 4] {
+        while self.filled < 4 {
+            self.push(_mm512_setzero_si512());
+        }
+        self.filled = 0;
+        self.values
+    }
 }
