@@ -1,6 +1,6 @@
 //! Why a disk cannot be opened, probed or protected: what is wrong with which path, and what to do about it.
 
-use crate::store::sidecar::HeaderError;
+use crate::store::sidecar::{HeaderError, default_path};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ pub enum StoreError {
         "{}: the sidecar is cut short: {found} of {needed} bytes; restore it, or to make it anew from the data as \
          it is now: dixback image protect --force {}",
         path.display(),
-        data.display()
+        pair(data, path)
     )]
     Truncated {
         /// The sidecar.
@@ -96,7 +96,7 @@ pub enum StoreError {
          with what is there: dixback image protect --force {}",
         path.display(),
         sidecar.display(),
-        path.display()
+        pair(path, sidecar)
     )]
     DataShorter {
         /// The data.
@@ -170,7 +170,7 @@ pub enum StoreError {
         why: String,
     },
     /// There is no sidecar where there should be one.
-    #[error("{}: there is no PI sidecar here; to make one: dixback image protect {}", path.display(), data.display())]
+    #[error("{}: there is no PI sidecar here; to make one: dixback image protect {}", path.display(), pair(data, path))]
     NoSidecar {
         /// Where it should be.
         path: PathBuf,
@@ -187,9 +187,29 @@ pub enum StoreError {
     },
 }
 
+/// A disk and its sidecar as `dixback image` takes them.
+fn pair(data: &Path, sidecar: &Path) -> String {
+    let named =
+        if sidecar == default_path(data) { String::new() } else { format!(" --pi {}", sidecar.display()) };
+    format!("{}{named}", data.display())
+}
+
 impl StoreError {
     /// A closure for `map_err`: the kernel refused `doing` to `path`.
     pub(crate) fn io<E: Into<io::Error>>(path: &Path, doing: &'static str) -> impl FnOnce(E) -> StoreError {
         move |source| StoreError::Io { path: path.to_owned(), doing, source: source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_for_a_sidecar_that_is_elsewhere_names_it() {
+        let missing =
+            |path: &str| StoreError::NoSidecar { path: path.into(), data: "/srv/a.img".into() }.to_string();
+        assert!(missing("/srv/a.img.pi").ends_with("dixback image protect /srv/a.img"));
+        assert!(missing("/pi/a.pi").ends_with("dixback image protect /srv/a.img --pi /pi/a.pi"));
     }
 }

@@ -48,7 +48,10 @@ const OWNER: usize = 128;
 #[non_exhaustive]
 pub enum HeaderError {
     /// Neither copy starts as a sidecar's header does.
-    #[error("is no PI sidecar (no header found)")]
+    #[error(
+        "is no PI sidecar (no header found); to name another: pi=PATH, to do without: pi=none, to make one in its \
+         place: dixback image protect --force DISK"
+    )]
     NoMagic,
     /// There is a header, and no copy of it has the right checksum.
     #[error(
