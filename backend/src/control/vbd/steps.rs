@@ -124,6 +124,10 @@ impl Vbd {
             Err(error) => return Ok(Err(error.to_string())),
         };
         self.place = Some(resume::place(host, &self.tree, &self.id, description)?);
+        // One that is there is of a directory before this one. After a crash it would pass for this connection's.
+        if let Err(error) = host.run_dir.forget(&self.id) {
+            return Ok(Err(error.to_string()));
+        }
         let opening = host.opening(&self.id, &self.name, frontend, None);
         Ok(Ok(Attempt { opening, plan, permit }))
     }
