@@ -6,6 +6,7 @@ use crate::io::Ring;
 use hypervisor::DomId;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -135,8 +136,8 @@ fn serve(config: DaemonConfig) -> Result<(), ControlError> {
     let line = daemon.describe();
     log::info!("{line}");
     daemon.serve_under(Service::from_environment());
-    // For whoever started it and waits on a pipe.
-    println!("{line}");
+    // For whoever started it and waits on a pipe, if he still does.
+    let _ = writeln!(std::io::stdout(), "{line}");
     daemon.run()
 }
 

@@ -222,6 +222,32 @@ fn frontend_when_it_chose_before_the_daemon_restarted_then_the_offer_is_not_chan
 }
 
 #[test]
+fn daemon_when_nobody_reads_its_output_then_serves_all_the_same() {
+    let machine = Machine::new();
+    let config = machine.config();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_dixback"))
+        .args(["run", "--hypervisor", &config.hypervisor])
+        .arg("--xenstore")
+        .arg(&config.xenstore)
+        .arg("--run-dir")
+        .arg(&config.run_dir)
+        .stdout(writer)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let vbd = machine.create(1, "xvda", PLAIN);
+    wait("the disk to be offered, or the daemon to end", || {
+        child.try_wait().unwrap().is_some() || vbd.backend_state().unwrap() == XenbusState::InitWait
+    });
+    assert_eq!(child.try_wait().unwrap(), None, "it ended");
+    exercise(&mut machine.connect(&vbd, 1));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn daemon_when_started_wrongly_then_says_so_and_exits_with_the_right_status() {
     let machine = Machine::new();
     let log = machine.dir.path().join("wrong.log");
