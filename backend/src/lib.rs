@@ -15,6 +15,10 @@
 //! | [`store`] | backing devices behind one trait: null, file, file with a PI sidecar |
 //! | [`image`] | the sidecar's tools: protect, scrub, reseal |
 
+// The tests' driver of a queue is shared with tests outside, and says `dixback`.
+#[cfg(test)]
+extern crate self as dixback;
+
 pub mod bench;
 pub mod cli;
 pub mod config;

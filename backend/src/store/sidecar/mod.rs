@@ -20,6 +20,8 @@ mod attach;
 mod bitmap;
 mod cache;
 mod checkpoint;
+#[cfg(test)]
+mod cut;
 mod grow;
 mod header;
 mod layout;
