@@ -22,6 +22,7 @@ mod cache;
 mod checkpoint;
 #[cfg(test)]
 mod cut;
+mod foreign;
 mod grow;
 mod header;
 mod layout;
@@ -38,6 +39,7 @@ pub use layout::{BLOCK, Layout, Piece};
 pub use record::{Body, IntervalHash, Record, RecordError};
 pub use replay::{Named, Recovered};
 
+pub(crate) use foreign::foreign_tag;
 pub(crate) use grow::grown_size;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
 
