@@ -14,10 +14,7 @@
 //! | [`io`] | what queues and stores share: the io_uring, the buffer pool, the doorbell |
 //! | [`store`] | backing devices behind one trait: null, file, file with a PI sidecar |
 //! | [`image`] | the sidecar's tools: protect, scrub, reseal |
-
-// The tests' driver of a queue is shared with tests outside, and says `dixback`.
-#[cfg(test)]
-extern crate self as dixback;
+//! | [`ublk`] | a disk as a block device of this machine |
 
 pub mod bench;
 pub mod cli;
@@ -30,3 +27,4 @@ pub(crate) mod limit;
 pub mod queue;
 pub mod simhost;
 pub mod store;
+pub mod ublk;

@@ -43,6 +43,7 @@ fn install_when_run_twice_then_every_file_is_in_place_and_the_configuration_stay
         ("usr/sbin/dixback", 0o755),
         ("etc/xen/scripts/block-dix", 0o755),
         ("usr/lib/systemd/system/dixback.service", 0o644),
+        ("usr/lib/systemd/system/dixback-ublk@.service", 0o644),
         ("etc/dixback/dixback.toml", 0o644),
     ] {
         assert_eq!(mode(path), expected, "{path}");
@@ -56,11 +57,12 @@ fn install_when_run_twice_then_every_file_is_in_place_and_the_configuration_stay
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "threads = 7\n");
 }
 
-/// The unit with this build's program, in a folder of its own, and systemd-analyze to look at it.
-fn analyze(name: &str, arguments: &[&str]) -> Option<(bool, String)> {
+/// A unit with this build's program, in a folder of its own, and systemd-analyze to look at it; a template as its first
+/// instance.
+fn analyze(name: &str, unit: &str, arguments: &[&str]) -> Option<(bool, String)> {
     let dir = tempfile::tempdir().unwrap();
-    let unit = std::fs::read_to_string(root().join("packaging/dixback.service")).unwrap();
-    let path = dir.path().join("dixback.service");
+    let path = dir.path().join(unit.replace('@', "@0"));
+    let unit = std::fs::read_to_string(root().join("packaging").join(unit)).unwrap();
     std::fs::write(&path, unit.replace("/usr/local/sbin/dixback", PROGRAM)).unwrap();
     match Command::new("systemd-analyze").args(arguments).arg(&path).output() {
         Ok(output) => {
@@ -77,17 +79,19 @@ fn analyze(name: &str, arguments: &[&str]) -> Option<(bool, String)> {
 #[test]
 fn unit_when_systemd_reads_it_then_nothing_in_it_is_wrong() {
     let name = "unit_when_systemd_reads_it_then_nothing_in_it_is_wrong";
-    let Some((good, text)) = analyze(name, &["verify", "--man=no"]) else { return };
-    assert!(good, "{text}");
-    // What is wrong with a line is told and then passed over.
-    assert!(!text.contains("dixback.service:"), "{text}");
+    for unit in ["dixback.service", "dixback-ublk@.service"] {
+        let Some((good, text)) = analyze(name, unit, &["verify", "--man=no"]) else { return };
+        assert!(good, "{text}");
+        // What is wrong with a line is told and then passed over.
+        assert!(!text.contains(".service:"), "{text}");
+    }
 }
 
 #[test]
 fn unit_when_its_exposure_is_summed_up_then_is_no_more_than_it_was() {
     let name = "unit_when_its_exposure_is_summed_up_then_is_no_more_than_it_was";
     let arguments = ["security", "--offline=true", "--no-pager", "--threshold=45"];
-    let Some((good, text)) = analyze(name, &arguments) else { return };
+    let Some((good, text)) = analyze(name, "dixback.service", &arguments) else { return };
     if text.contains("unrecognized option") {
         return skip(name, "this systemd-analyze cannot look at a file");
     }

@@ -222,6 +222,14 @@ impl Control {
         self.command("DEL_DEV", uapi::CMD_DEL_DEV, Some(device), 0, &mut [])
     }
 
+    /// Deletes a device, without waiting for whoever has it open.
+    ///
+    /// # Errors
+    /// The command's.
+    pub fn delete_later(&mut self, device: u32) -> Result<(), Error> {
+        self.command("DEL_DEV_ASYNC", uapi::CMD_DEL_DEV_ASYNC, Some(device), 0, &mut [])
+    }
+
     /// Begins to take over a device whose server has gone.
     ///
     /// # Errors

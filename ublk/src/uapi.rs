@@ -27,6 +27,7 @@ pub const CMD_GET_PARAMS: u32 = control(READ, 0x09);
 pub const CMD_START_USER_RECOVERY: u32 = control(READ_WRITE, 0x10);
 pub const CMD_END_USER_RECOVERY: u32 = control(READ_WRITE, 0x11);
 pub const CMD_GET_FEATURES: u32 = control(READ, 0x13);
+pub const CMD_DEL_DEV_ASYNC: u32 = control(READ, 0x14);
 pub const CMD_TRY_STOP_DEV: u32 = control(READ_WRITE, 0x17);
 
 pub const IO_FETCH_REQ: u32 = ioc(READ_WRITE, 0x20, size_of::<IoCmd>());

@@ -104,6 +104,7 @@ fn values() -> Vec<(&'static str, u64)> {
         // Names of 6.3 and later; a header without them is older than the interface this is for.
         ("?UBLK_U_CMD_ADD_DEV", CMD_ADD_DEV.into()),
         ("?UBLK_U_CMD_DEL_DEV", CMD_DEL_DEV.into()),
+        ("?UBLK_U_CMD_DEL_DEV_ASYNC", CMD_DEL_DEV_ASYNC.into()),
         ("?UBLK_U_CMD_START_DEV", CMD_START_DEV.into()),
         ("?UBLK_U_CMD_STOP_DEV", CMD_STOP_DEV.into()),
         ("?UBLK_U_CMD_SET_PARAMS", CMD_SET_PARAMS.into()),

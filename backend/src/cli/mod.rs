@@ -9,7 +9,7 @@
 mod daemon;
 mod host;
 mod list;
-mod log;
+pub(crate) mod log;
 mod probe;
 mod resize;
 mod run;
@@ -45,6 +45,8 @@ enum Command {
     Probe(probe::Args),
     /// Make, check and renew a disk's PI sidecar
     Image(crate::image::cli::ImageArgs),
+    /// Make a disk a block device of this machine, /dev/ublkbN, that carries its PI
+    Ublk(crate::ublk::UblkArgs),
     /// Show the main job on this machine: no Xen, no root
     Demo(crate::demo::DemoArgs),
     /// Measure the daemon on this machine beside a bare io_uring loop
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Host(args) => host::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Image(args) => crate::image::cli::main(args),
+        Command::Ublk(args) => crate::ublk::main(args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Bench(args) => crate::bench::main(&args),
         Command::Frontend { arguments } => {

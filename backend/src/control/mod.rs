@@ -26,7 +26,6 @@ mod id;
 mod limits;
 mod machine;
 mod plan;
-mod presence;
 mod quiet;
 mod record;
 mod resume;

@@ -71,8 +71,6 @@ pub struct Vbd {
     /// Until when the frontend may answer the toolstack's wish to have the disk back.
     grace: Option<Instant>,
     quiet: Quiet,
-    /// The same for what is told at debug only.
-    murmurs: Quiet,
     /// Xenstore knew the guest's domain when the present connection, or the last, was made.
     introduced: bool,
     /// The guest's domain is gone, though its nodes are not.
@@ -122,7 +120,6 @@ impl Vbd {
             pause: FIRST_PAUSE,
             grace: None,
             quiet: Quiet::new(Instant::now()),
-            murmurs: Quiet::new(Instant::now()),
             introduced: false,
             orphaned: false,
             connections: 0,
@@ -196,11 +193,7 @@ impl Vbd {
             let view = View { overdue: self.overdue(&view, host.config.detach_grace), ..view };
             let view = if self.orphaned { View { frontend: XenbusState::Unknown, ..view } } else { view };
             self.seen = Some(view);
-            let (word, step) = (self.machine.word(), self.machine.next(view));
-            if step != Step::Rest {
-                self.murmur(|| format!("{word}, {view}: {step:?}"));
-            }
-            match step {
+            match self.machine.next(view) {
                 Step::Rest => return Tended::Rests,
                 Step::Release => {
                     self.release(host);
@@ -273,10 +266,6 @@ impl Vbd {
         let text =
             format!("connected: {} rings of {pages} pages, {}{dix}", frontend.rings.len(), frontend.abi);
         self.note(Level::Info, &text);
-        let rings = frontend.rings.iter().map(|ring| format!("grants {:?} port {}", ring.refs, ring.port));
-        let rings = rings.collect::<Vec<_>>().join("; ");
-        let told = nodes(connection.properties().nodes());
-        self.murmur(|| format!("rings: {rings}; told: {told}"));
         self.pause = FIRST_PAUSE;
         self.plan = Some(Ok(plan));
         self.connections += 1;
@@ -353,18 +342,6 @@ impl Vbd {
         self.note(Level::Info, &format!("{what}: {stats}"));
     }
 
-    /// Logs at debug, within the same limits.
-    fn murmur(&mut self, text: impl FnOnce() -> String) {
-        if !log::log_enabled!(Level::Debug) {
-            return;
-        }
-        match self.murmurs.allow(Instant::now()) {
-            Some(0) => log::debug!("{}: {}", self.name, readable(&text())),
-            Some(n) => log::debug!("{}: {} ({n} before it left out)", self.name, readable(&text())),
-            None => {}
-        }
-    }
-
     /// Logs, within what a guest may make the daemon log.
     fn note(&mut self, level: Level, text: &str) {
         match self.quiet.allow(Instant::now()) {
@@ -375,9 +352,4 @@ impl Vbd {
             None => {}
         }
     }
-}
-
-/// Nodes in a line, for the log.
-fn nodes(nodes: Vec<(&'static str, String)>) -> String {
-    nodes.iter().map(|(node, value)| format!("{node}={value}")).collect::<Vec<_>>().join(" ")
 }

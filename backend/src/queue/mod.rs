@@ -19,3 +19,6 @@ pub use disk::{AppTagRule, Disk, Integrity};
 pub use handle::{QueueError, QueueHandle, Settings, Setup, Stopped, buffer_bytes};
 pub use lost::Lost;
 pub use stats::{Counters, Stats};
+
+pub(crate) use protect::Rules;
+pub(crate) use spin::{Look, Spin};

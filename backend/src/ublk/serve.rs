@@ -1,0 +1,408 @@
+//! A device's server, from its making to its end.
+//!
+//! ```text
+//! plan -> claim -> open the store -> new:  ADD_DEV, SET_PARAMS -> queues offer their tags -> START_DEV
+//!                                    old:  START_USER_RECOVERY -> queues offer their tags -> END_USER_RECOVERY
+//!      -> the block layer says the same of its PI -> ready -> ... -> stop | the device goes | a queue fails
+//! ```
+//!
+//! A device whose server ends while somebody has it open is left to the next server: what is asked of it meanwhile waits,
+//! and what was begun and not answered is asked again (UBLK_F_USER_RECOVERY_REISSUE).
+#![forbid(unsafe_code)]
+
+use crate::control::Plan;
+use crate::queue::{Disk, Stats};
+use crate::store::{self, Store, StoreError};
+use crate::ublk::disk::{self, LARGEST};
+use crate::ublk::record::{Claim, FOLDER, Record};
+use crate::ublk::threads::{Event, Threads};
+use ::ublk::{Control, Device, Features, Info, NewDevice, Params, State};
+use rustix::io::Errno;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long a server that has gone may still hold the device or the disk: the kernel ends its I/O first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `dixback ublk add` was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// The target with its keys, the path absolute; none: what the device served.
+    pub target: Option<String>,
+    pub read_only: bool,
+    pub id: Option<u32>,
+    /// A device that is there is taken over, and no other made.
+    pub recover: bool,
+    /// None: the disk's key, or the daemon's default.
+    pub queues: Option<u16>,
+    pub depth: u16,
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The device is gone.
+    Gone,
+    /// The device waits for the next server.
+    Left,
+}
+
+/// A device that is about to be served.
+struct Server {
+    control: Control,
+    claim: Claim,
+    device: Arc<Device>,
+    /// Made by this process: if it cannot be started, it goes again.
+    new: bool,
+    store: Arc<dyn Store>,
+}
+
+/// Serves until it ends. `ready` is told once, with a line about the device.
+///
+/// # Errors
+/// Why it cannot be served, or not any longer.
+pub(super) fn serve(wish: &Wish, ready: impl FnOnce(&str)) -> Result<End, String> {
+    let (tell, told) = channel();
+    listen_to_signals(tell.clone())?;
+    // Memory that a queue allocates must not wait for a write to its own device (prctl(2), PR_SET_IO_FLUSHER).
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        log::warn!("PR_SET_IO_FLUSHER: {error}; under memory pressure the device may hang");
+    }
+    let mut control = Control::open().map_err(text)?;
+    let existing = match wish.id {
+        Some(id) => existing(&mut control, id, wish.recover)?,
+        None => None,
+    };
+    match existing {
+        Some((info, claim)) => recover(control, claim, wish, info, tell, told, ready),
+        None if wish.recover => Err("there is no such ublk device to take over".to_owned()),
+        None => create(control, wish, tell, told, ready),
+    }
+}
+
+/// A device of that number, if there is one that waits for a server; its claim with it.
+fn existing(control: &mut Control, id: u32, patient: bool) -> Result<Option<(Info, Claim)>, String> {
+    let since = Instant::now();
+    loop {
+        let info = match control.info(id) {
+            Ok(info) => info,
+            Err(error) if error.errno() == Some(Errno::NODEV.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(text(error)),
+        };
+        let claim = Claim::take(Path::new(FOLDER), id).map_err(text)?;
+        // A server that was killed is not quite gone until the kernel has ended its I/O.
+        let lives = claim.is_none() || (info.state == State::Live && info.server.is_some());
+        match (claim, info.state) {
+            (Some(claim), State::Quiesced | State::Failing) => return Ok(Some((info, claim))),
+            (Some(_), State::Dead) => {
+                // Its server ended before it was started, or after it was stopped.
+                control.delete(id).map_err(text)?;
+                return Ok(None);
+            }
+            _ if since.elapsed() < PATIENCE && (patient || !lives) => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            _ => {
+                let by =
+                    info.server.map_or("another process".to_owned(), |process| format!("process {process}"));
+                return Err(format!("ublk device {id} is {} and served by {by}", info.state));
+            }
+        }
+    }
+}
+
+fn create(
+    mut control: Control,
+    wish: &Wish,
+    tell: Sender<Event>,
+    told: Receiver<Event>,
+    ready: impl FnOnce(&str),
+) -> Result<End, String> {
+    let target = wish.target.as_deref().ok_or("no disk is given")?;
+    let plan = disk::plan(target, wish.read_only)?;
+    let mut features = Features::USER_COPY.and(Features::USER_RECOVERY).and(Features::USER_RECOVERY_REISSUE);
+    if plan.profile.is_some() {
+        features = features.and(Features::INTEGRITY);
+    }
+    let queues = wish.queues.unwrap_or(u16::try_from(plan.transport.max_queues).unwrap_or(1));
+    // Before the disk is marked as in use: what the kernel lacks, it lacks.
+    let offered = control.features().map_err(text)?;
+    let missing = features.beyond(offered);
+    if missing != Features::default() {
+        return Err(format!(
+            "{}{}",
+            text(::ublk::Error::Features { missing, offered }),
+            if missing.contains(Features::INTEGRITY) { "; without PI: pi=none" } else { "" }
+        ));
+    }
+    let name = wish.id.map_or("a ublk device".to_owned(), |id| format!("ublk device {id}"));
+    let store = open(&plan, &name, false)?;
+    let new = NewDevice { id: wish.id, queues, depth: wish.depth, largest: LARGEST, features };
+    let info = control.add(&new).map_err(text).inspect_err(|_| close(&*store))?;
+    let made = || {
+        let mut claim = Claim::take(Path::new(FOLDER), info.id)
+            .map_err(text)?
+            .ok_or_else(|| format!("{FOLDER}/{}.toml is locked by another process", info.id))?;
+        claim.write(&Record::new(target, wish.read_only)).map_err(text)?;
+        Ok((claim, Device::open(info).map_err(text)?))
+    };
+    let (claim, device) = match made() {
+        Ok(made) => made,
+        Err(reason) => {
+            close(&*store);
+            let _ = control.delete_later(info.id);
+            return Err(reason);
+        }
+    };
+    let params = disk::params(&plan, &store.geometry(), &store.capabilities());
+    let server = Server { control, claim, device, new: true, store };
+    server.run(&plan, &params, tell, &told, ready)
+}
+
+fn recover(
+    mut control: Control,
+    mut claim: Claim,
+    wish: &Wish,
+    info: Info,
+    tell: Sender<Event>,
+    told: Receiver<Event>,
+    ready: impl FnOnce(&str),
+) -> Result<End, String> {
+    let id = info.id;
+    let record = claim.record().map_err(text)?.ok_or_else(|| {
+        format!(
+            "ublk device {id} is {}, but was not made by dixback: nobody knows what it served",
+            info.state
+        )
+    })?;
+    if let Some(target) = wish.target.as_deref()
+        && (target, wish.read_only) != (&record.target, record.read_only)
+    {
+        return Err(format!(
+            "ublk device {id} is {} and belongs to {}{}: it is taken over with that, or deleted (dixback ublk del {id})",
+            info.state,
+            record.target,
+            if record.read_only { ", read-only" } else { "" }
+        ));
+    }
+    let plan = disk::plan(&record.target, record.read_only)?;
+    let store = open(&plan, &format!("ublk device {id}"), true)?;
+    let params = disk::params(&plan, &store.geometry(), &store.capabilities());
+    let mut prepared = || {
+        let had = control.params(id).map_err(text)?;
+        // A disk that has grown is served as far as it went.
+        let fits =
+            had.is_some_and(|had| Params { bytes: had.bytes, ..params } == had && had.bytes <= params.bytes);
+        if !fits {
+            return Err(format!(
+                "{} is not what ublk device {id} was made of: it is {params:?}, it was {had:?}",
+                record.target
+            ));
+        }
+        patiently(|| control.start_recovery(id))?;
+        patiently(|| Device::open(info))
+    };
+    let device = prepared().inspect_err(|_| close(&*store))?;
+    let server = Server { control, claim, device, new: false, store };
+    server.run(&plan, &params, tell, &told, ready)
+}
+
+impl Server {
+    fn run(
+        mut self,
+        plan: &Plan,
+        params: &Params,
+        tell: Sender<Event>,
+        told: &Receiver<Event>,
+        ready: impl FnOnce(&str),
+    ) -> Result<End, String> {
+        let id = self.device.info().id;
+        let name = format!("ublkb{id}");
+        let disk = Arc::new(plan.disk(name, Arc::clone(&self.store), params.discard.is_some()));
+        let threads = match self.start(&disk, plan, params, &tell, told) {
+            Ok(threads) => threads,
+            Err(reason) => {
+                // The store is not used any more: every queue has ended.
+                close(&*self.store);
+                drop(self.device);
+                if self.new {
+                    // A queue that failed may keep the device open until this process ends.
+                    let _ = self.control.delete_later(id);
+                    let _ = self.claim.forget();
+                }
+                return Err(reason);
+            }
+        };
+        ready(&describe(self.device.info(), params, plan));
+        let (end, stats) = self.attend(threads, told)?;
+        log::info!("ublkb{id}: {}", summary(&stats));
+        drop(disk);
+        self.store.close().map_err(|error| format!("the disk cannot be closed: {error}"))?;
+        drop(self.device);
+        if end == End::Gone {
+            match self.control.delete(id) {
+                // Whoever stopped it deletes it too.
+                Err(error) if error.errno() != Some(Errno::NODEV.raw_os_error()) => return Err(text(error)),
+                _ => self.claim.forget().map_err(text)?,
+            }
+        }
+        Ok(end)
+    }
+
+    /// Starts the queues, then the device, and looks at it.
+    fn start(
+        &mut self,
+        disk: &Arc<Disk>,
+        plan: &Plan,
+        params: &Params,
+        tell: &Sender<Event>,
+        told: &Receiver<Event>,
+    ) -> Result<Threads, String> {
+        let id = self.device.info().id;
+        if self.new {
+            self.control.set_params(id, params).map_err(text)?;
+        }
+        let threads = Threads::start(&self.device, disk, plan, tell)?;
+        let started = self.bring_up(&threads, params, told);
+        match started {
+            Ok(()) => Ok(threads),
+            Err(reason) => {
+                if self.new {
+                    // Makes the queues end, if the device was started; they also end by being told.
+                    let _ = self.control.stop(id);
+                }
+                threads.stop();
+                threads.join();
+                Err(reason)
+            }
+        }
+    }
+
+    fn bring_up(&mut self, threads: &Threads, params: &Params, told: &Receiver<Event>) -> Result<(), String> {
+        let id = self.device.info().id;
+        let mut offered = 0;
+        // The driver waits for every tag, and would wait for ever.
+        while offered < threads.len() {
+            match told.recv().map_err(text)? {
+                Event::Offered => offered += 1,
+                Event::Failed(reason) => return Err(reason),
+                Event::Ended => return Err("the device went away".to_owned()),
+                Event::Signal => return Err("stopped before it was ready".to_owned()),
+            }
+        }
+        if self.new {
+            self.control.start(id).map_err(text)?;
+        } else {
+            self.control.end_recovery(id).map_err(text)?;
+        }
+        params.integrity.as_ref().map_or(Ok(()), |wanted| ::ublk::sysfs::check(id, wanted)).map_err(text)
+    }
+
+    /// Waits for the end.
+    fn attend(&mut self, threads: Threads, told: &Receiver<Event>) -> Result<(End, Stats), String> {
+        let id = self.device.info().id;
+        let (mut ended, mut stopping) = (0, None);
+        while ended < threads.len() {
+            match told.recv().map_err(text)? {
+                Event::Offered => {}
+                Event::Ended => ended += 1,
+                Event::Failed(reason) => {
+                    // Requests may be under way that nobody waits for any more: the process must end before the disk
+                    // is anybody else's, and its end makes the device wait for the next server.
+                    log::error!("ublkb{id}: {reason}; the device waits for the next server");
+                    std::process::exit(1);
+                }
+                Event::Signal if stopping.is_some() => {
+                    log::error!("ublkb{id}: stopped while requests are under way");
+                    std::process::exit(1);
+                }
+                Event::Signal => stopping = Some(self.part(&threads)),
+            }
+        }
+        let state = self.control.info(id).map(|info| info.state);
+        let end = match stopping {
+            Some(end) => end,
+            // Somebody stopped the device, or asks for another server.
+            None if matches!(state, Ok(State::Dead) | Err(_)) => End::Gone,
+            None => End::Left,
+        };
+        Ok((end, threads.join()))
+    }
+
+    /// Asked to stop: the device goes if nobody has it open; else it is left to the next server.
+    fn part(&mut self, threads: &Threads) -> End {
+        let id = self.device.info().id;
+        let why = match self.control.try_stop(id) {
+            Ok(()) => return End::Gone,
+            Err(error) if error.errno() == Some(Errno::BUSY.raw_os_error()) => "it is in use".to_owned(),
+            Err(error) => text(error),
+        };
+        log::warn!(
+            "ublkb{id} is left to the next server ({why}): dixback ublk add --recover {id}; until then whoever \
+             uses it waits"
+        );
+        threads.stop();
+        End::Left
+    }
+}
+
+/// Opens a disk. One whose server was killed may be locked for a little longer: until the kernel has ended its I/O, which
+/// is what the lock is waited for.
+fn open(plan: &Plan, owner: &str, patient: bool) -> Result<Arc<dyn Store>, String> {
+    let since = Instant::now();
+    let store = loop {
+        match store::open(&plan.store, owner) {
+            Err(StoreError::InUse { .. }) if patient && since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => break result.map_err(text)?,
+        }
+    };
+    plan.holds(&store.geometry(), &store.capabilities()).inspect_err(|_| close(&*store))?;
+    Ok(store)
+}
+
+fn close(store: &dyn Store) {
+    if let Err(error) = store.close() {
+        log::error!("the disk cannot be closed: {error}");
+    }
+}
+
+/// Tries while the driver says that the former server is not quite gone.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ::ublk::Error>) -> Result<T, String> {
+    let since = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if error.errno() == Some(Errno::BUSY.raw_os_error()) && since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result.map_err(text),
+        }
+    }
+}
+
+fn listen_to_signals(tell: Sender<Event>) -> Result<(), String> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(text)?;
+    let listen = move || signals.forever().take_while(|_| tell.send(Event::Signal).is_ok()).for_each(drop);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop).map_err(text)
+}
+
+fn describe(info: &Info, params: &Params, plan: &Plan) -> String {
+    let pi = plan.profile.map_or("without PI".to_owned(), |profile| format!("PI {profile}"));
+    let (id, queues, depth) = (info.id, info.queues, info.depth);
+    let (bytes, path) = (params.bytes, plan.store.path.display());
+    format!("/dev/ublkb{id} serves {path}: {bytes} bytes, {pi}, {queues} queues of {depth}")
+}
+
+/// What the queues did, in a line.
+fn summary(stats: &Stats) -> String {
+    let told = stats.named().filter(|(_, value)| *value > 0);
+    told.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
