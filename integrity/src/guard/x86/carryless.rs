@@ -37,7 +37,7 @@
 use crate::guard::polynomial::{nvme_power, t10dif_power};
 
 /// The powers by which CRC-16's `LANES` x 8 lanes of a state count; the low word of a lane is its second.
-const fn t10dif_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8] {
+pub(super) const fn t10dif_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8] {
     let mut powers = [[[0; 2]; LANES]; 8];
     let mut lane = 0;
     while lane < 8 * LANES {
@@ -61,7 +61,7 @@ const fn nvme_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8] {
 }
 
 /// Multipliers that move a lane by the `bits` of a state.
-const fn t10dif_step(bits: usize) -> [u64; 2] {
+pub(super) const fn t10dif_step(bits: usize) -> [u64; 2] {
     [t10dif_power(bits), t10dif_power(bits + 64)]
 }
 
@@ -151,11 +151,6 @@ macro_rules! kernel {
             }
         }
     };
-}
-
-kernel! {
-    /// CRC-16/T10-DIF, one lane: every processor with AVX2.
-    t10dif_xmm: xmm, 1, "avx2,pclmulqdq", t10dif_powers, t10dif_step, 0, [reverse], finish_t10dif
 }
 
 kernel! {

@@ -5,7 +5,7 @@
 //! | avx512 | AVX-512 F, BW, VL, DQ, VBMI, VNNI; GFNI; VPCLMULQDQ | [`gfni512`] | [`carryless`], zmm | [`sum`], zmm |
 //! | avx2-gfni | AVX2, GFNI, VPCLMULQDQ | [`gfni256`] | [`carryless`], ymm | [`sum`], ymm |
 //! | avx2-vpclmulqdq | AVX2, VPCLMULQDQ | [`carryless`], ymm | [`carryless`], ymm | [`sum`], ymm |
-//! | avx2 | AVX2, PCLMULQDQ | [`carryless`], xmm | [`carryless`], xmm | [`sum`], ymm |
+//! | avx2 | AVX2, PCLMULQDQ | [`shortened`], xmm | [`carryless`], xmm | [`sum`], ymm |
 //!
 //! The vectors themselves are in [`xmm`], [`ymm`] and [`zmm`]: the same few operations under the same names. What is
 //! unsafe there is loading and storing; what is unsafe here is calling what needs features, which is why nobody gets a
@@ -14,6 +14,7 @@
 mod carryless;
 mod gfni256;
 mod gfni512;
+mod shortened;
 mod sum;
 mod xmm;
 mod ymm;
@@ -67,7 +68,7 @@ pub(super) unsafe fn run<const COPY: bool>(
         (Kernel::Avx2Gfni, Crc16T10Dif) => gfni256::run::<COPY>,
         (Kernel::Avx2Vpclmulqdq, Crc16T10Dif) => carryless::t10dif_ymm::run::<COPY>,
         (Kernel::Avx2Gfni | Kernel::Avx2Vpclmulqdq, Crc64Nvme) => carryless::nvme_ymm::run::<COPY>,
-        (Kernel::Avx2, Crc16T10Dif) => carryless::t10dif_xmm::run::<COPY>,
+        (Kernel::Avx2, Crc16T10Dif) => shortened::run::<COPY>,
         (Kernel::Avx2, Crc64Nvme) => carryless::nvme_xmm::run::<COPY>,
         (Kernel::Avx2Gfni | Kernel::Avx2Vpclmulqdq | Kernel::Avx2, Ip) => sum::run256::<COPY>,
     };

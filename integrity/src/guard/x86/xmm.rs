@@ -70,15 +70,6 @@ pub(super) fn first_word(word: u64) -> Vector {
     _mm_set_epi64x(0, word as i64)
 }
 
-/// Reduces one sum of at most 79 bits per interval to its CRC-16.
-#[inline]
-#[target_feature(enable = "avx2,pclmulqdq")]
-pub(super) fn finish_t10dif(sums: [Vector; 4], registers: &mut [u64]) {
-    for (register, sum) in registers.iter_mut().zip(sums) {
-        *register = reduce_t10dif(sum);
-    }
-}
-
 /// Reduces one sum of 128 bits per interval to its CRC-64's register.
 #[inline]
 #[target_feature(enable = "avx2,pclmulqdq")]
