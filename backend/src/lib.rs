@@ -16,6 +16,10 @@
 //! | [`image`] | the sidecar's tools: protect, scrub, reseal |
 //! | [`ublk`] | a disk as a block device of this machine |
 
+// The tests' driver of a queue is shared with tests outside, and says `dixback`.
+#[cfg(test)]
+extern crate self as dixback;
+
 pub mod bench;
 pub mod cli;
 pub mod config;

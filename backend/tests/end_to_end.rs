@@ -174,3 +174,33 @@ fn a_disk_that_cannot_be_opened_fails_the_attach_with_the_reason_and_harms_nobod
     let output = host.frontend(1, "xvdb", &["request", "read"]).unwrap().output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }
+
+#[test]
+fn a_disk_whose_data_carries_another_application_tag_is_refused_with_the_command_to_run_and_then_served() {
+    let host = host();
+    let disk = host.dir().join("disk.img");
+    std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    let image = |arguments: &[&str]| {
+        let made =
+            Command::new(PROGRAM).args(["image", "protect"]).args(arguments).arg(&disk).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    };
+    image(&[]);
+    let target = format!("{}?app-tag=0x1200/0xff00", disk.display());
+    let refused = host.attach(1, "xvda", &target).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("interval 0 ") && refused.contains("--app-tag 0x1200"), "{refused}");
+    image(&["--force", "--app-tag", "0x12aa"]);
+    let _vbd = host.attach(1, "xvdb", &target).unwrap();
+    let read = host.frontend(1, "xvdb", &["--dix", "require", "request", "read"]).unwrap().output().unwrap();
+    assert!(read.status.success(), "{}\n{}", text(&read), host.log());
+}
+
+#[test]
+fn a_demo_that_fails_leaves_no_disk_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, disk) = (dir.path().join("empty"), dir.path().join("disk.img"));
+    std::fs::write(&image, []).unwrap();
+    let demo = Command::new(PROGRAM).arg("demo").arg("--image").arg(&image).arg("--out").arg(&disk).output();
+    assert_eq!(demo.unwrap().status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the image is there");
+}

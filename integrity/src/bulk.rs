@@ -39,7 +39,7 @@ macro_rules! for_every_kernel {
     };
 }
 
-/// What every tuple of a batch must hold, as words; the guards come beside it.
+/// What every tuple of a batch must hold, as words; the guards' registers come beside it.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
     /// The application tag, above the reference tag.
@@ -79,108 +79,151 @@ impl Wanted {
 
 for_every_kernel! {
     /// Whether all tuples of eight bytes hold what they should, and none may be an escape.
-    fn agree8(metadata: &[u8], size: usize, offset: usize, guards: &[u64], wanted: &Wanted) -> bool = plain_agree8
+    fn agree8(guard: Guard, metadata: &[u8], size: usize, offset: usize, registers: &[u64], wanted: &Wanted) -> bool = plain_agree8
 }
 
 #[inline(always)]
-fn plain_agree8(metadata: &[u8], size: usize, offset: usize, guards: &[u64], wanted: &Wanted) -> bool {
-    let wrong = |wrong, (index, (tuple, &guard)): (usize, (&[u8; 8], &u64))| {
+fn plain_agree8(
+    guard: Guard,
+    metadata: &[u8],
+    size: usize,
+    offset: usize,
+    registers: &[u64],
+    wanted: &Wanted,
+) -> bool {
+    // Decided once, not for each tuple, which the compiler would not see.
+    match guard {
+        Guard::Ip => agree8_by(|sum| number(Guard::Ip, sum), metadata, size, offset, registers, wanted),
+        _ => agree8_by(|crc| crc, metadata, size, offset, registers, wanted),
+    }
+}
+
+#[inline(always)]
+fn agree8_by(
+    number: impl Fn(u64) -> u64,
+    metadata: &[u8],
+    size: usize,
+    offset: usize,
+    registers: &[u64],
+    wanted: &Wanted,
+) -> bool {
+    let wrong = |wrong, (index, (tuple, &register)): (usize, (&[u8; 8], &u64))| {
         let tuple = u64::from_be_bytes(*tuple);
-        wrong | ((tuple >> 48) ^ guard) | wanted.wrong(index, tuple & 0xFFFF_FFFF_FFFF)
+        wrong | ((tuple >> 48) ^ number(register)) | wanted.wrong(index, tuple & 0xFFFF_FFFF_FFFF)
     };
     let wrong = if size == 8 {
-        metadata.as_chunks().0.iter().zip(guards).enumerate().fold(0, wrong)
+        metadata.as_chunks().0.iter().zip(registers).enumerate().fold(0, wrong)
     } else {
         let tuples = metadata.chunks_exact(size).map(|metadata| tuple(metadata, offset));
-        tuples.zip(guards).enumerate().fold(0, wrong)
+        tuples.zip(registers).enumerate().fold(0, wrong)
     };
     wrong == 0
 }
 
 for_every_kernel! {
     /// Whether all tuples of sixteen bytes hold what they should, and none may be an escape.
-    fn agree16(metadata: &[u8], size: usize, offset: usize, guards: &[u64], wanted: &Wanted) -> bool = plain_agree16
+    fn agree16(metadata: &[u8], size: usize, offset: usize, registers: &[u64], wanted: &Wanted) -> bool = plain_agree16
 }
 
 #[inline(always)]
-fn plain_agree16(metadata: &[u8], size: usize, offset: usize, guards: &[u64], wanted: &Wanted) -> bool {
-    let wrong = |wrong, (index, (tuple, &guard)): (usize, (&[u8; 16], &u64))| {
+fn plain_agree16(metadata: &[u8], size: usize, offset: usize, registers: &[u64], wanted: &Wanted) -> bool {
+    let number = |register| number(Guard::Crc64Nvme, register);
+    let wrong = |wrong, (index, (tuple, &register)): (usize, (&[u8; 16], &u64))| {
         let [tuple_guard, tags] = halves(tuple);
-        wrong | (tuple_guard ^ guard) | wanted.wrong(index, tags)
+        wrong | (tuple_guard ^ number(register)) | wanted.wrong(index, tags)
     };
     if size != 16 {
         let tuples = metadata.chunks_exact(size).map(|metadata| tuple(metadata, offset));
-        return tuples.zip(guards).enumerate().fold(0, wrong) == 0;
+        return tuples.zip(registers).enumerate().fold(0, wrong) == 0;
     }
     // Eight words at a time, guards and tags by turns: one vector, or two or four.
     let (fours, rest) = metadata.as_chunks::<64>();
-    let (guard_fours, guard_rest) = guards.as_chunks::<4>();
+    let (register_fours, register_rest) = registers.as_chunks::<4>();
     let mut all = [0; 8];
-    for (index, (four, guards)) in fours.iter().zip(guard_fours).enumerate() {
+    for (index, (four, registers)) in fours.iter().zip(register_fours).enumerate() {
         let words = four.as_chunks::<8>().0;
         for i in 0..4 {
-            all[2 * i] |= u64::from_be_bytes(words[2 * i]) ^ guards[i];
+            all[2 * i] |= u64::from_be_bytes(words[2 * i]) ^ number(registers[i]);
             all[2 * i + 1] |= wanted.wrong(4 * index + i, u64::from_be_bytes(words[2 * i + 1]));
         }
     }
-    let done = 4 * guard_fours.len();
-    let rest = rest.as_chunks().0.iter().zip(guard_rest).enumerate().map(|(i, pair)| (done + i, pair));
+    let done = 4 * register_fours.len();
+    let rest = rest.as_chunks().0.iter().zip(register_rest).enumerate().map(|(i, pair)| (done + i, pair));
     rest.fold(all.into_iter().fold(0, |all, word| all | word), wrong) == 0
 }
 
-for_every_kernel! {
-    /// Makes of registers the guards' numbers, which a tuple carries big-endian.
-    fn finish(guard: Guard, registers: &mut [u64]) = plain_finish
-}
-
+/// Makes of a register the guard's number, which a tuple carries big-endian.
 #[inline(always)]
-fn plain_finish(guard: Guard, registers: &mut [u64]) {
+pub(crate) fn number(guard: Guard, register: u64) -> u64 {
     match guard {
-        Guard::None | Guard::Crc16T10Dif => {}
+        Guard::None | Guard::Crc16T10Dif => register,
         // The sum does not depend on the byte order but for the order of its own two bytes (RFC 1071, 2(B)).
-        Guard::Ip => registers.iter_mut().for_each(|register| {
-            let sum = !*register & 0xFFFF;
-            *register = sum >> 8 | (sum & 0xFF) << 8;
-        }),
-        Guard::Crc64Nvme => registers.iter_mut().for_each(|register| *register = !*register),
+        Guard::Ip => {
+            let sum = !register & 0xFFFF;
+            sum >> 8 | (sum & 0xFF) << 8
+        }
+        Guard::Crc64Nvme => !register,
     }
 }
 
 for_every_kernel! {
     /// Writes tuples of eight bytes.
-    fn write8(metadata: &mut [u8], size: usize, offset: usize, guards: &[u64], tags: &Wanted) = plain_write8
+    fn write8(guard: Guard, metadata: &mut [u8], size: usize, offset: usize, registers: &[u64], tags: &Wanted) = plain_write8
 }
 
 #[inline(always)]
-fn plain_write8(metadata: &mut [u8], size: usize, offset: usize, guards: &[u64], tags: &Wanted) {
-    let write = |(index, (tuple, &guard)): (usize, (&mut [u8; 8], &u64))| {
-        *tuple = (guard << 48 | tags.tags(index)).to_be_bytes();
+fn plain_write8(
+    guard: Guard,
+    metadata: &mut [u8],
+    size: usize,
+    offset: usize,
+    registers: &[u64],
+    tags: &Wanted,
+) {
+    // Decided once, as above.
+    match guard {
+        Guard::Ip => write8_by(|sum| number(Guard::Ip, sum), metadata, size, offset, registers, tags),
+        _ => write8_by(|crc| crc, metadata, size, offset, registers, tags),
+    }
+}
+
+#[inline(always)]
+fn write8_by(
+    number: impl Fn(u64) -> u64,
+    metadata: &mut [u8],
+    size: usize,
+    offset: usize,
+    registers: &[u64],
+    tags: &Wanted,
+) {
+    let write = |(index, (tuple, &register)): (usize, (&mut [u8; 8], &u64))| {
+        *tuple = (number(register) << 48 | tags.tags(index)).to_be_bytes();
     };
     if size == 8 {
-        metadata.as_chunks_mut().0.iter_mut().zip(guards).enumerate().for_each(write);
+        metadata.as_chunks_mut().0.iter_mut().zip(registers).enumerate().for_each(write);
     } else {
         let tuples = metadata.chunks_exact_mut(size).map(|metadata| tuple_mut(metadata, offset));
-        tuples.zip(guards).enumerate().for_each(write);
+        tuples.zip(registers).enumerate().for_each(write);
     }
 }
 
 for_every_kernel! {
     /// Writes tuples of sixteen bytes.
-    fn write16(metadata: &mut [u8], size: usize, offset: usize, guards: &[u64], tags: &Wanted) = plain_write16
+    fn write16(metadata: &mut [u8], size: usize, offset: usize, registers: &[u64], tags: &Wanted) = plain_write16
 }
 
 #[inline(always)]
-fn plain_write16(metadata: &mut [u8], size: usize, offset: usize, guards: &[u64], tags: &Wanted) {
-    let write = |(index, (tuple, &guard)): (usize, (&mut [u8; 16], &u64))| {
+fn plain_write16(metadata: &mut [u8], size: usize, offset: usize, registers: &[u64], tags: &Wanted) {
+    let write = |(index, (tuple, &register)): (usize, (&mut [u8; 16], &u64))| {
         let (first, second) = tuple.split_at_mut(8);
-        first.copy_from_slice(&guard.to_be_bytes());
+        first.copy_from_slice(&number(Guard::Crc64Nvme, register).to_be_bytes());
         second.copy_from_slice(&tags.tags(index).to_be_bytes());
     };
     if size == 16 {
-        metadata.as_chunks_mut().0.iter_mut().zip(guards).enumerate().for_each(write);
+        metadata.as_chunks_mut().0.iter_mut().zip(registers).enumerate().for_each(write);
     } else {
         let tuples = metadata.chunks_exact_mut(size).map(|metadata| tuple_mut(metadata, offset));
-        tuples.zip(guards).enumerate().for_each(write);
+        tuples.zip(registers).enumerate().for_each(write);
     }
 }
 

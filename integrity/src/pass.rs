@@ -12,7 +12,6 @@
 
 use std::convert::Infallible;
 
-use crate::bulk;
 use crate::check::{Checked, Expected, Mismatch};
 use crate::guard::{self, Stream};
 use crate::profile::{Guard, Profile};
@@ -145,16 +144,14 @@ impl Profile {
         Ok(checked)
     }
 
-    /// Adds the metadata before the tuple to the registers, and makes guards of them.
+    /// Adds the metadata before the tuple to the registers.
     fn extend(&self, registers: &mut [u64], metadata: &[u8]) {
-        let guard = self.guard();
         if self.pi_offset() > 0 {
             for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(self.metadata_size()))
             {
-                *register = guard::extend(guard, *register, &metadata[..self.pi_offset()]);
+                *register = guard::extend(self.guard(), *register, &metadata[..self.pi_offset()]);
             }
         }
-        bulk::finish(self.kernel(), guard, registers);
     }
 
     /// Goes over the data batch by batch, and hands each batch's registers to `each`, with the index of its first

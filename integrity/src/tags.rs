@@ -65,37 +65,41 @@ pub(crate) fn expected(profile: &Profile, expected: &Expected) -> Wanted {
     wanted
 }
 
-/// Writes one tuple per guard.
-pub(crate) fn write(profile: &Profile, guards: &[u64], metadata: &mut [u8], tags: &Wanted) {
+/// Writes one tuple per register.
+pub(crate) fn write(profile: &Profile, registers: &[u64], metadata: &mut [u8], tags: &Wanted) {
     let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
     match profile.guard() {
         Guard::None => {}
-        Guard::Crc16T10Dif | Guard::Ip => bulk::write8(kernel, metadata, size, offset, guards, tags),
-        Guard::Crc64Nvme => bulk::write16(kernel, metadata, size, offset, guards, tags),
+        guard @ (Guard::Crc16T10Dif | Guard::Ip) => {
+            bulk::write8(kernel, guard, metadata, size, offset, registers, tags)
+        }
+        Guard::Crc64Nvme => bulk::write16(kernel, metadata, size, offset, registers, tags),
     }
 }
 
-/// Whether one tuple per guard is as expected, and none an escape: what is nearly always so, and quickly seen.
-pub(crate) fn agree(profile: &Profile, guards: &[u64], metadata: &[u8], wanted: &Wanted) -> bool {
+/// Whether one tuple per register is as expected, and none an escape: what is nearly always so, and quickly seen.
+pub(crate) fn agree(profile: &Profile, registers: &[u64], metadata: &[u8], wanted: &Wanted) -> bool {
     let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
     match profile.guard() {
         Guard::None => true,
-        Guard::Crc16T10Dif | Guard::Ip => bulk::agree8(kernel, metadata, size, offset, guards, wanted),
-        Guard::Crc64Nvme => bulk::agree16(kernel, metadata, size, offset, guards, wanted),
+        guard @ (Guard::Crc16T10Dif | Guard::Ip) => {
+            bulk::agree8(kernel, guard, metadata, size, offset, registers, wanted)
+        }
+        Guard::Crc64Nvme => bulk::agree16(kernel, metadata, size, offset, registers, wanted),
     }
 }
 
-/// Compares one tuple per guard, where they do not [`agree`]; the first mismatch names its interval within the batch.
+/// Compares one tuple per register, where they do not [`agree`]; the first mismatch names its interval within the batch.
 #[cold]
 pub(crate) fn compare(
     profile: &Profile,
-    guards: &[u64],
+    registers: &[u64],
     metadata: &[u8],
     expected: &Expected,
 ) -> Result<Checked, Mismatch> {
     let mut checked = Checked::default();
-    for (interval, (&guard, metadata)) in
-        guards.iter().zip(metadata.chunks_exact(profile.metadata_size())).enumerate()
+    for (interval, (&register, metadata)) in
+        registers.iter().zip(metadata.chunks_exact(profile.metadata_size())).enumerate()
     {
         let tuple = profile.tuple(metadata);
         if profile.is_escape(&tuple) {
@@ -111,6 +115,7 @@ pub(crate) fn compare(
             continue;
         }
         let mismatch = |tag, expected, actual| Err(Mismatch { interval, tag, expected, actual });
+        let guard = bulk::number(profile.guard(), register);
         if tuple.guard != guard {
             return mismatch(Tag::Guard, guard, tuple.guard);
         }

@@ -7,8 +7,9 @@
 //! end to end   through the ring, PI made and checked by the guest and checked by the daemon
 //! ```
 //!
-//! Frontend and daemon are processes of their own; each one's time on a processor is counted apart. Figures of one run
-//! compare; figures of two machines, or two days, do not.
+//! Frontend and daemon are processes of their own; each one's time on a processor is counted apart. Each figure is the
+//! median of several short samples, taken by turns with those of the other rows it is compared with, so that a machine's
+//! moods meet all alike. Figures of one run compare; figures of two machines, or two days, do not.
 
 mod cpu;
 mod raw;
@@ -36,9 +37,12 @@ pub struct BenchArgs {
     /// Size of each of the two files.
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     size: String,
-    /// Seconds for each figure.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    /// Seconds for each sample.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.25)]
     seconds: f64,
+    /// Samples for each figure, which is their median.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    samples: u32,
     /// Leave the file out: only the null disk, which keeps nothing.
     #[arg(long)]
     null_only: bool,
@@ -68,14 +72,36 @@ impl Mode {
     }
 }
 
-/// One figure through the ring.
+/// What a sample gives, and a figure of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Figure {
-    daemon: Rate,
+    /// Requests per second.
+    rate: f64,
+    /// Nanoseconds of the daemon's threads, or the raw loop's, for each request.
+    daemon_ns: f64,
     /// Nanoseconds of the frontend's own threads for each request.
     frontend_ns: f64,
     /// Sleeps of the frontend and notifications by it, for each request.
     wakeups: f64,
     notifications: f64,
+}
+
+impl Figure {
+    /// The median of each of these.
+    fn median(samples: &[Figure]) -> Figure {
+        let of = |field: fn(&Figure) -> f64| {
+            let mut values: Vec<f64> = samples.iter().map(field).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or_default()
+        };
+        Figure {
+            rate: of(|sample| sample.rate),
+            daemon_ns: of(|sample| sample.daemon_ns),
+            frontend_ns: of(|sample| sample.frontend_ns),
+            wakeups: of(|sample| sample.wakeups),
+            notifications: of(|sample| sample.notifications),
+        }
+    }
 }
 
 /// Runs the bench.
@@ -102,6 +128,7 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
         .map_err(system(dir.display().to_string()))?;
     crate::demo::remove_when_interrupted(work.path());
     let files = if args.null_only { None } else { Some(Files::make(work.path(), bytes)?) };
+    println!("each figure: the median of {} samples of {} s", args.samples, args.seconds);
     println!("kernel of the guards: {:?}; {} processors", integrity::Kernel::selected(), processors());
     println!("file: {} in {}", if args.null_only { "none" } else { &args.size }, dir.display());
     let mut rounds = vec![None];
@@ -113,7 +140,8 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
         let program = std::env::current_exe().map_err(system("this program's path"))?;
         let host = Host::start(&program, pinned.map(|pinned| pinned.daemon))?;
         crate::demo::remove_when_interrupted(host.dir());
-        let mut run = Run { host, seconds, bytes, pinned, table: Table::new(), domain: 0 };
+        let mut run =
+            Run { host, seconds, samples: args.samples, bytes, pinned, table: Table::new(), domain: 0 };
         run.table.load_preset(comfy_table::presets::ASCII_BORDERS_ONLY_CONDENSED);
         let pin = pinned.map_or("not pinned".to_owned(), |Pinned { frontend, daemon }| {
             format!("pinned (frontend {frontend}, daemon {daemon})")
@@ -178,6 +206,7 @@ impl Files {
 struct Run {
     host: Host,
     seconds: Duration,
+    samples: u32,
     bytes: u64,
     pinned: Option<Pinned>,
     table: Table,
@@ -186,24 +215,58 @@ struct Run {
 
 impl Run {
     fn null(&mut self, workload: Workload) -> Result<(), HostError> {
-        let mut base = None;
-        for mode in Mode::ALL {
-            let target = match mode {
-                Mode::Off => "null:1G?integrity=off".to_owned(),
-                _ => "null:1G:crc16-t10dif".to_owned(),
-            };
-            let figure = self.measure(&target, workload, mode)?;
-            let base = *base.get_or_insert(figure.daemon.per_second());
-            self.row("null", workload, mode, &figure, base);
+        let mut samples = [const { Vec::new() }; Mode::ALL.len()];
+        for _ in 0..self.samples {
+            for (mode, samples) in Mode::ALL.into_iter().zip(&mut samples) {
+                let target = match mode {
+                    Mode::Off => "null:1G?integrity=off",
+                    _ => "null:1G:crc16-t10dif",
+                };
+                samples.push(self.measure(target, workload, mode)?);
+            }
+        }
+        let figures = samples.map(|samples| Figure::median(&samples));
+        for (mode, figure) in Mode::ALL.into_iter().zip(&figures) {
+            self.row("null", workload, mode, figure, figures[0].rate);
         }
         Ok(())
     }
 
     fn file(&mut self, workload: Workload, files: &Files) -> Result<(), HostError> {
-        let failed = || system(files.plain.display().to_string());
-        let file = raw::open(&files.plain).map_err(failed())?;
+        let mut raw = Vec::new();
+        let mut samples = [const { Vec::new() }; Mode::ALL.len()];
+        for _ in 0..self.samples {
+            raw.push(self.raw_loop(workload, &files.plain)?);
+            for (mode, samples) in Mode::ALL.into_iter().zip(&mut samples) {
+                let target = match mode {
+                    Mode::Off => target(&files.plain)? + "?integrity=off",
+                    _ => target(&files.protected)?,
+                };
+                samples.push(self.measure(&target, workload, mode)?);
+            }
+        }
+        let raw = Figure::median(&raw);
+        self.table.add_row([
+            title("file", workload),
+            "raw loop".into(),
+            format!("{:.0}", raw.rate),
+            "1.00".into(),
+            format!("{:.0}", raw.daemon_ns),
+            "-".into(),
+            "-".into(),
+            "-".into(),
+        ]);
+        for (mode, samples) in Mode::ALL.into_iter().zip(&samples) {
+            self.row("file", workload, mode, &Figure::median(samples), raw.rate);
+        }
+        Ok(())
+    }
+
+    fn raw_loop(&self, workload: Workload, path: &Path) -> Result<Figure, HostError> {
+        let failed = || system(path.display().to_string());
+        let file = raw::open(path).map_err(failed())?;
         let (bytes, seconds, pinned) = (self.bytes, self.seconds, self.pinned);
-        let loop_ = std::thread::scope(|scope| {
+        let rate = std::thread::scope(|scope| {
             let body = || {
                 if let Some(pinned) = pinned {
                     pin(pinned.frontend)?;
@@ -212,28 +275,9 @@ impl Run {
             };
             scope.spawn(body).join().unwrap_or_else(|_| Err(io::Error::other("the raw loop failed")))
         });
-        let rate = loop_.map_err(failed())?;
-        drop(file);
-        self.table.add_row([
-            title("file", workload),
-            "raw loop".into(),
-            format!("{:.0}", rate.per_second()),
-            "1.00".into(),
-            format!("{:.0}", rate.cpu_ns()),
-            "-".into(),
-            "-".into(),
-            "-".into(),
-        ]);
+        let rate = rate.map_err(failed())?;
         progress();
-        for mode in Mode::ALL {
-            let target = match mode {
-                Mode::Off => target(&files.plain)? + "?integrity=off",
-                _ => target(&files.protected)?,
-            };
-            let figure = self.measure(&target, workload, mode)?;
-            self.row("file", workload, mode, &figure, rate.per_second());
-        }
-        Ok(())
+        Ok(Figure { rate: rate.per_second(), daemon_ns: rate.cpu_ns(), ..Figure::default() })
     }
 
     /// Attaches a disk to a new domain, lets a frontend work on it, and detaches it.
@@ -264,8 +308,10 @@ impl Run {
         let requests = number("requests")?;
         let elapsed = Duration::try_from_secs_f64(number("seconds")?).unwrap_or_default();
         progress();
+        let rate = Rate { requests: requests as u64, elapsed, cpu: after.saturating_sub(before) };
         Ok(Figure {
-            daemon: Rate { requests: requests as u64, elapsed, cpu: after.saturating_sub(before) },
+            rate: rate.per_second(),
+            daemon_ns: rate.cpu_ns(),
             frontend_ns: number("cpu_ns_per_request")?,
             wakeups: number("wakeups")? / requests.max(1.0),
             notifications: number("notifications")? / requests.max(1.0),
@@ -276,9 +322,9 @@ impl Run {
         self.table.add_row([
             title(store, workload),
             mode.name().into(),
-            format!("{:.0}", figure.daemon.per_second()),
-            format!("{:.2}", figure.daemon.per_second() / base),
-            format!("{:.0}", figure.daemon.cpu_ns()),
+            format!("{:.0}", figure.rate),
+            format!("{:.2}", figure.rate / base),
+            format!("{:.0}", figure.daemon_ns),
             format!("{:.0}", figure.frontend_ns),
             format!("{:.3}", figure.wakeups),
             format!("{:.3}", figure.notifications),
@@ -325,6 +371,13 @@ fn field(line: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn median_when_of_an_odd_number_then_is_the_middle_of_each_field() {
+        let sample = |rate, daemon_ns| Figure { rate, daemon_ns, ..Figure::default() };
+        let samples = [sample(3.0, 9.0), sample(1.0, 7.0), sample(2.0, 80.0)];
+        assert_eq!(Figure::median(&samples), sample(2.0, 9.0));
+    }
 
     #[test]
     fn field_when_present_is_its_number_and_else_nothing() {

@@ -4,8 +4,9 @@ use super::machine::Announced;
 use super::plan::{self, Plan};
 use super::tree::{Change, ERROR, Edit, Tree};
 use crate::config::{DaemonConfig, DiskNodes};
-use crate::queue::Integrity;
+use crate::queue::{AppTagRule, Integrity};
 use crate::store;
+use crate::store::sidecar::foreign_tag;
 use blkif::{FrontendNodes, Properties, XenbusState, names};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -83,9 +84,30 @@ pub fn probe(
             store::probe(&spec)
                 .map_err(|error| error.to_string())
                 .and_then(|probe| Plan::make(config, nodes, spec, &probe))
+                .and_then(check_tags)
         }
     };
     Some((description, plan))
+}
+
+/// Refuses a disk whose operator owns the application tag, where the data carries another: every read of it would fail.
+fn check_tags(plan: Plan) -> Result<Plan, String> {
+    let (AppTagRule::Operator(wanted), Some(sidecar)) = (plan.nodes.spec.app_tag, &plan.sidecar) else {
+        return Ok(plan);
+    };
+    let disk = &plan.store.path;
+    match foreign_tag(disk, sidecar, wanted).map_err(|error| error.to_string())? {
+        None => Ok(plan),
+        Some((interval, tag)) => Err(format!(
+            "app-tag={:#x}/{:#x}, but interval {interval} of {} carries {tag:#x}: such intervals could not be read; to make \
+             its PI anew from the data as it is: dixback image protect --force --app-tag {:#x} {}",
+            wanted.value,
+            wanted.mask,
+            disk.display(),
+            wanted.value,
+            disk.display()
+        )),
+    }
 }
 
 /// Writes the offer, or why there is none, and InitWait. A frontend that `asks` already has chosen from what is

@@ -12,6 +12,7 @@ use super::helper::Helpers;
 use super::host::Host;
 use super::id::DiskId;
 use super::limits::Caps;
+use super::presence::Presence;
 use super::rundir::RunDir;
 use super::service::Service;
 use super::status::{Answer, ClientId, Report, Request, Server, socket};
@@ -47,6 +48,7 @@ pub struct Daemon {
     growths: Stops,
     server: Server,
     service: Service,
+    _presence: Presence,
     started: Instant,
     /// Domains may have gone.
     releases: bool,
@@ -72,6 +74,7 @@ impl Daemon {
         let domain = own_domain(&config, &client)?;
         let home =
             client.domain_path(domain).map_err(ControlError::xenstore("asking for the home directory"))?;
+        let presence = Presence::take(&client, &home, &config)?;
         let bell = Doorbell::new().map_err(ControlError::System)?;
         let host = Host {
             caps: Caps::new(config.threads, config.pool_total),
@@ -98,6 +101,7 @@ impl Daemon {
             growths: Stops::new().map_err(ControlError::System)?,
             server,
             service: Service::default(),
+            _presence: presence,
             started: Instant::now(),
             releases: false,
             stopping: None,

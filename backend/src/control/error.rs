@@ -31,6 +31,19 @@ pub enum ControlError {
     /// The kernel gives no io_uring, without which no disk can be served.
     #[error(transparent)]
     Ring(#[from] crate::io::RingError),
+    /// Another daemon serves these disks.
+    #[error(
+        "the disks of kind {kind} are served by process {process}, with run directory {run_dir}; two daemons in a domain \
+         need other kinds or scripts (--kind, --script)"
+    )]
+    Served {
+        /// The kind.
+        kind: String,
+        /// The other daemon.
+        process: u32,
+        /// Its run directory.
+        run_dir: String,
+    },
     /// The status socket.
     #[error("{}: {source}", path.display())]
     Socket {

@@ -26,6 +26,7 @@ mod id;
 mod limits;
 mod machine;
 mod plan;
+mod presence;
 mod quiet;
 mod record;
 mod resume;

@@ -71,6 +71,8 @@ pub struct Vbd {
     /// Until when the frontend may answer the toolstack's wish to have the disk back.
     grace: Option<Instant>,
     quiet: Quiet,
+    /// The same for what is told at debug only.
+    murmurs: Quiet,
     /// Xenstore knew the guest's domain when the present connection, or the last, was made.
     introduced: bool,
     /// The guest's domain is gone, though its nodes are not.
@@ -120,6 +122,7 @@ impl Vbd {
             pause: FIRST_PAUSE,
             grace: None,
             quiet: Quiet::new(Instant::now()),
+            murmurs: Quiet::new(Instant::now()),
             introduced: false,
             orphaned: false,
             connections: 0,
@@ -193,7 +196,11 @@ impl Vbd {
             let view = View { overdue: self.overdue(&view, host.config.detach_grace), ..view };
             let view = if self.orphaned { View { frontend: XenbusState::Unknown, ..view } } else { view };
             self.seen = Some(view);
-            match self.machine.next(view) {
+            let (word, step) = (self.machine.word(), self.machine.next(view));
+            if step != Step::Rest {
+                self.murmur(|| format!("{word}, {view}: {step:?}"));
+            }
+            match step {
                 Step::Rest => return Tended::Rests,
                 Step::Release => {
                     self.release(host);
@@ -266,6 +273,10 @@ impl Vbd {
         let text =
             format!("connected: {} rings of {pages} pages, {}{dix}", frontend.rings.len(), frontend.abi);
         self.note(Level::Info, &text);
+        let rings = frontend.rings.iter().map(|ring| format!("grants {:?} port {}", ring.refs, ring.port));
+        let rings = rings.collect::<Vec<_>>().join("; ");
+        let told = nodes(connection.properties().nodes());
+        self.murmur(|| format!("rings: {rings}; told: {told}"));
         self.pause = FIRST_PAUSE;
         self.plan = Some(Ok(plan));
         self.connections += 1;
@@ -342,6 +353,18 @@ impl Vbd {
         self.note(Level::Info, &format!("{what}: {stats}"));
     }
 
+    /// Logs at debug, within the same limits.
+    fn murmur(&mut self, text: impl FnOnce() -> String) {
+        if !log::log_enabled!(Level::Debug) {
+            return;
+        }
+        match self.murmurs.allow(Instant::now()) {
+            Some(0) => log::debug!("{}: {}", self.name, readable(&text())),
+            Some(n) => log::debug!("{}: {} ({n} before it left out)", self.name, readable(&text())),
+            None => {}
+        }
+    }
+
     /// Logs, within what a guest may make the daemon log.
     fn note(&mut self, level: Level, text: &str) {
         match self.quiet.allow(Instant::now()) {
@@ -352,4 +375,9 @@ impl Vbd {
             None => {}
         }
     }
+}
+
+/// Nodes in a line, for the log.
+fn nodes(nodes: Vec<(&'static str, String)>) -> String {
+    nodes.iter().map(|(node, value)| format!("{node}={value}")).collect::<Vec<_>>().join(" ")
 }

@@ -84,12 +84,18 @@ fn demo(args: &DemoArgs) -> Result<bool, HostError> {
         "daemon: process {}, on the simulated hypervisor, with the embedded xenstore",
         host.daemon_pid()
     ));
-    let good = transfer::in_and_out(&host, &image, &disk)?;
-    let good = play_faults(&host, &work, &disk)? && good;
+    let played = transfer::in_and_out(&host, &image, &disk)
+        .and_then(|good| Ok(play_faults(&host, &work, &disk)? && good));
     drop(host);
     if args.out.is_some() {
-        say(&format!("kept: {} and its sidecar", disk.display()));
+        if matches!(played, Ok(true)) {
+            say(&format!("kept: {} and its sidecar", disk.display()));
+        } else {
+            // It did not exist before.
+            transfer::remove(&disk);
+        }
     }
+    let good = played?;
     say(if good { "every expectation held" } else { "NOT every expectation held" });
     Ok(good)
 }

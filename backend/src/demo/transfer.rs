@@ -46,6 +46,18 @@ pub(super) fn in_and_out(host: &Host, image: &Path, disk: &Path) -> Result<bool,
     Ok(difference.is_none() && bad == 0 && unprotected == 0)
 }
 
+/// Removes a disk and its sidecar, as far as they came to be.
+pub(super) fn remove(disk: &Path) {
+    for path in [disk.to_owned(), crate::store::sidecar::default_path(disk)] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                say(&format!("{}: {error}", path.display()))
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Serves a disk that exists, read-only in effect, and reads all of it through the ring.
 pub(super) fn read_only(disk: &Path) -> Result<bool, HostError> {
     let bytes = File::open(disk).and_then(|file| size_of_file(&file)).map_err(system(shown(disk)))?;
@@ -90,6 +102,7 @@ pub(crate) fn protect(disk: &Path) -> Result<(), HostError> {
         disk: disk.to_owned(),
         sidecar: None,
         profile,
+        app_tag: 0,
         force: false,
         non_atomic: false,
     };

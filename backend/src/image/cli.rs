@@ -79,6 +79,9 @@ struct ProtectArgs {
     /// 1: the reference tag is the interval's number. 3: it is the guest's.
     #[arg(long = "type", value_name = "1|3")]
     pi_type: Option<u8>,
+    /// The application tag of the data that is there, for a disk served with app-tag=; such as 0x1200, not 0xffff.
+    #[arg(long, value_name = "TAG", default_value = "0", value_parser = app_tag)]
+    app_tag: u16,
     /// Replace a sidecar that exists.
     #[arg(long)]
     force: bool,
@@ -106,6 +109,15 @@ impl ProtectArgs {
     }
 }
 
+/// A tag that is not the escape.
+fn app_tag(text: &str) -> Result<u16, &'static str> {
+    let tag = match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    tag.ok().filter(|tag| *tag != u16::MAX).ok_or("a number below 0xffff")
+}
+
 /// Runs a tool.
 pub fn main(args: ImageArgs) -> ExitCode {
     let result = match args.tool {
@@ -130,6 +142,7 @@ fn run_protect(args: &ProtectArgs) -> Result<ExitCode, String> {
         disk: args.disk.disk.clone(),
         sidecar: args.disk.pi.clone(),
         profile,
+        app_tag: args.app_tag,
         force: args.force,
         non_atomic: args.non_atomic,
     };
@@ -274,6 +287,8 @@ mod tests {
         assert!(profile("--guard crc32").unwrap_err().contains("crc16-t10dif"));
         assert!(profile("--metadata-size 4").is_err());
         assert!(profile("--type 2").is_err());
+        assert_eq!((app_tag("0x12fe"), app_tag("7")), (Ok(0x12fe), Ok(7)));
+        assert!(app_tag("0xffff").is_err() && app_tag("-1").is_err());
     }
 
     #[test]

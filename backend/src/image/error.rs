@@ -57,6 +57,9 @@ pub enum ImageError {
         /// The disk.
         path: PathBuf,
     },
+    /// There is no place for an application tag.
+    #[error("--app-tag needs a guard and a tag size of 2 bytes or more")]
+    NoAppTag,
     /// A range beyond the disk's end.
     #[error("{}: the range ends at interval {end}, and the disk has {intervals}", path.display())]
     Range {

@@ -32,6 +32,8 @@ pub struct ProtectOptions {
     pub sidecar: Option<PathBuf>,
     /// What is kept per interval.
     pub profile: Profile,
+    /// The application tag of the data that is there.
+    pub app_tag: u16,
     /// Whether a sidecar that exists is replaced.
     pub force: bool,
     /// Whether an interval may be larger than what is written whole when the power fails.
@@ -55,6 +57,9 @@ pub struct Protected {
 /// [`ImageError`]: it could not be done; what was there before is unchanged (a device's contents excepted).
 pub fn protect(options: &ProtectOptions, observer: &mut dyn Observer) -> Result<Protected, ImageError> {
     let spec = options.profile.spec();
+    if options.app_tag != 0 && (spec.guard == Guard::None || spec.tag_size < 2) {
+        return Err(ImageError::NoAppTag);
+    }
     let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
     let data = Medium::open(&options.disk, Access::Shared, Direct::Auto, spec.interval)?;
     data.lock(Access::Exclusive, |process| user_of(&sidecar, process))?;
@@ -77,7 +82,7 @@ pub fn protect(options: &ProtectOptions, observer: &mut dyn Observer) -> Result<
     let target = Target::create(&sidecar, &data, &header, options.force)?;
     let layout = header.layout();
     let pi = PiFile { medium: target.medium()?, header, layout, damaged: false };
-    let mut sealer = Sealer { data: &data, pi: &pi, sealed: 0, observer };
+    let mut sealer = Sealer { data: &data, pi: &pi, app_tag: options.app_tag, sealed: 0, observer };
     if spec.guard != Guard::None {
         let extents = Extents::new(&data, 0..data.bytes);
         scan(&data, &layout, chunks(layout, extents), &mut sealer)?;
@@ -101,6 +106,7 @@ pub fn protect(options: &ProtectOptions, observer: &mut dyn Observer) -> Result<
 struct Sealer<'a> {
     data: &'a Medium,
     pi: &'a PiFile,
+    app_tag: u16,
     sealed: u64,
     observer: &'a mut dyn Observer,
 }
@@ -123,7 +129,7 @@ impl Visitor for Sealer<'_> {
         // What lies before the tuple is covered by the guard, and starts as zeroes.
         metadata.fill(0);
         let reference = if profile.pi_type() == PiType::Type1 { chunk.first } else { 0 };
-        profile.generate(data, metadata, reference, 0);
+        profile.generate(data, metadata, reference, self.app_tag);
         let written = self.pi.write_metadata(chunk.first, metadata);
         written.map_err(ImageError::io(&self.pi.medium.path, "cannot write the metadata"))?;
         self.sealed += chunk.count;

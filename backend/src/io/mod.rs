@@ -4,6 +4,8 @@ mod attr;
 mod doorbell;
 mod pool;
 mod ring;
+#[cfg(test)]
+pub(crate) mod tap;
 
 pub use attr::PiAttr;
 pub(crate) use attr::attach_unknown;

@@ -154,6 +154,8 @@ impl Ring {
     /// # Safety
     /// Every buffer the entry names must stay valid and unaliased until its completion has been taken.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) {
+        #[cfg(test)]
+        crate::io::tap::queued(entry);
         loop {
             let pushed = match &mut self.uring {
                 // SAFETY: the caller's promise, handed on.
@@ -307,7 +309,10 @@ impl Ring {
     /// The next completion: `user_data` and result.
     pub fn reap(&mut self) -> Option<(u64, i32)> {
         // Those first: they are older.
-        self.early.pop_front().or_else(|| self.next())
+        let taken = self.early.pop_front().or_else(|| self.next());
+        #[cfg(test)]
+        taken.iter().for_each(|(user_data, _)| crate::io::tap::completed(*user_data));
+        taken
     }
 
     fn next(&mut self) -> Option<(u64, i32)> {

@@ -120,6 +120,8 @@ impl Medium {
 
     /// Writes all of it, not durably.
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        let _written = crate::io::tap::writing(&self.file, offset, bytes);
         self.file.write_all_at(bytes, offset)
     }
 
@@ -132,6 +134,8 @@ impl Medium {
         // Held over the call: a failure is told to one caller only, and no other may believe in success meanwhile.
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if *broken == 0 {
+            #[cfg(test)]
+            let _synced = crate::io::tap::syncing(&self.file);
             match self.file.sync_data() {
                 Ok(()) => return Ok(()),
                 Err(error) => *broken = error.raw_os_error().unwrap_or(libc::EIO),

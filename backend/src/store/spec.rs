@@ -2,8 +2,8 @@
 
 use crate::limit::Limit;
 use crate::store::device::{
-    Convert, DeviceStore, Format, Found, Namespace, Wish, block_shape, is_namespace, look, namespace_shape,
-    trial,
+    Convert, DeviceStore, Format, Found, Namespace, Unusable, Wish, block_shape, is_namespace, look,
+    namespace_shape, trial,
 };
 use crate::store::file::{FileStore, plain_capabilities};
 use crate::store::lock::Access;
@@ -139,7 +139,10 @@ impl StoreSpec {
             Ok(Some(_)) => return Ok(None),
             Ok(None) if !wanted => return Ok(None),
             Ok(None) => "pi=device, but this keeps no PI".to_owned(),
-            Err(why) => why,
+            Err(Unusable::Lacking(why)) => why,
+            Err(Unusable::Failed(why)) => {
+                return Err(StoreError::DevicePi { path: self.path.clone(), why });
+            }
         };
         if wanted {
             return Err(StoreError::DevicePi { path: self.path.clone(), why });
@@ -157,10 +160,10 @@ impl StoreSpec {
 ///
 /// # Errors
 /// Why PI that is there cannot be used.
-pub(crate) fn usable(medium: &Medium) -> Result<Option<Format>, String> {
+pub(crate) fn usable(medium: &Medium) -> Result<Option<Format>, Unusable> {
     match look(medium) {
         Found::Nothing => Ok(None),
-        Found::Unusable(why) => Err(why),
+        Found::Unusable(why) => Err(Unusable::Lacking(why)),
         Found::Format(format) => trial(medium, &format).map(|()| Some(format)),
     }
 }

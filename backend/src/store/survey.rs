@@ -78,7 +78,7 @@ fn sidecar(spec: &StoreSpec, data: &Medium) -> WayReport {
 }
 
 fn device(medium: &Medium) -> WayReport {
-    let found = usable(medium).and_then(|format| {
+    let found = usable(medium).map_err(String::from).and_then(|format| {
         let nothing = "it keeps no PI: the device has none, or is formatted without";
         format.map(|format| format.profile).ok_or_else(|| nothing.to_owned())
     });

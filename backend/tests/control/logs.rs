@@ -30,8 +30,14 @@ fn log_when_a_guest_comes_again_and_again_with_wrong_pi_then_stays_short() {
         pi_type: PiType::Type1,
     })
     .unwrap();
-    let protection =
-        ProtectOptions { disk: disk.clone(), sidecar: None, profile, force: false, non_atomic: false };
+    let protection = ProtectOptions {
+        disk: disk.clone(),
+        sidecar: None,
+        profile,
+        app_tag: 0,
+        force: false,
+        non_atomic: false,
+    };
     protect(&protection, &mut Quiet).unwrap();
     // Longer than its sidecar covers, which is worth a line.
     file.set_len(2 << 20).unwrap();

@@ -249,3 +249,50 @@ fn commands_when_a_daemon_runs_then_show_and_resize_and_without_one_say_so_by_st
     let unclear = run(&machine, &["resize", "guest1"]);
     assert!(text(&unclear).contains("more than one"), "{}", text(&unclear));
 }
+
+#[test]
+fn daemons_when_two_would_serve_the_same_disks_then_the_second_is_refused_by_name_and_others_are_not() {
+    let machine = Machine::new();
+    let first = machine.daemon();
+    let elsewhere = || machine.dir.path().join("run2");
+    let config = || dixback::config::DaemonConfig { run_dir: elsewhere(), ..machine.config() };
+    let refused = machine.try_daemon(config()).map(drop).unwrap_err().to_string();
+    for part in ["vbd3", &format!("process {}", std::process::id()), "--script"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let other = dixback::config::DaemonConfig { script: "block-other".into(), ..config() };
+    let other = machine.try_daemon(other).unwrap();
+    other.stop();
+    first.stop();
+    machine.try_daemon(config()).unwrap().stop();
+    // One that was killed is in nobody's way.
+    let node = "/local/domain/0/data/dixback/vbd3/1-0";
+    machine.client.write(node, "0 block-dix /run/other").unwrap();
+    let _daemon = machine.daemon();
+    assert_eq!(machine.read(node), None);
+}
+
+#[test]
+fn log_when_at_debug_then_follows_a_connection_from_offer_to_end() {
+    let machine = Machine::new();
+    let process = Process::start(&machine, &["--log", "debug"]);
+    let vbd = machine.attach(1, "xvda", WITH_PI);
+    let mut frontend = machine.connect(&vbd, 1);
+    exercise(&mut frontend);
+    frontend.disconnect().unwrap();
+    vbd.detach(PATIENCE).unwrap();
+    wait("the disk to go", || process.text().contains(": gone"));
+    let log = process.text();
+    for part in [
+        "offered: ",
+        "feature-data-integrity=1",
+        "rings: grants",
+        "told: sectors=",
+        ": Probe",
+        ": Open",
+        ": Drain",
+    ] {
+        let found = log.lines().any(|line| line.contains("domain 1 xvda") && line.contains(part));
+        assert!(found, "{part}: {log}");
+    }
+}

@@ -87,6 +87,20 @@ impl Random {
         slots
     }
 
+    /// Sends a handful of requests, right and wrong; gives how many responses are due.
+    fn burst(&mut self, guest: &mut Guest, wild: &Shared) -> usize {
+        let mut sent = 1;
+        for _ in 0..8 {
+            let slots = if self.below(3) == 0 { self.right(guest) } else { self.slots(guest, wild) };
+            sent += slots.len();
+            guest.send(&slots);
+        }
+        // A flagged last slot waits for its payload: anything completes it.
+        let flush = Request::direct(5, Operation::Flush, Sectors(0), &[], false);
+        guest.send(&[Encode::request(&flush)]);
+        sent
+    }
+
     /// A write whose PI is right.
     fn right(&mut self, guest: &Guest) -> Vec<RawSlot> {
         let sector = self.below(SECTORS - 8);
@@ -104,34 +118,62 @@ impl Random {
     }
 }
 
+/// A small disk with a sidecar, and two queues on it.
+struct Scene {
+    one: Guest,
+    two: Guest,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.img");
+        std::fs::File::create(&path).unwrap().set_len(SECTORS * 512).unwrap();
+        let options = ProtectOptions {
+            disk: path.clone(),
+            sidecar: None,
+            profile: profile(),
+            app_tag: 0,
+            force: false,
+            non_atomic: false,
+        };
+        protect(&options, &mut Quiet(Vec::new())).unwrap();
+        DISK.with_borrow_mut(|disk| disk.clone_from(&path));
+        let sidecar: fn(Disk) -> Disk = |disk| {
+            let spec =
+                DISK.with_borrow(|path| StoreSpec { cache_bytes: 64 << 10, ..StoreSpec::new(path.clone()) });
+            Disk { store: open(&spec, "a test").unwrap(), ..disk }
+        };
+        let one = Guest::new(Wish { disk: sidecar, pool: 1 << 20, order: 2, ..Wish::default() });
+        let mut two = Guest::new(Wish { pool: 1 << 20, order: 2, ..Wish::default() });
+        two.stop();
+        two.disk = Arc::clone(&one.disk);
+        two.start(Start::At(0));
+        Self { one, two, path, _dir: dir }
+    }
+
+    /// Closes the disk and looks whether its data and PI agree.
+    fn end(self) {
+        let Self { one, two, path, _dir } = self;
+        one.disk.store.close().unwrap();
+        drop((one, two));
+        let mut found = Quiet(Vec::new());
+        let scrubbed = scrub(&ScrubOptions { disk: path, sidecar: None }, &mut found).unwrap();
+        assert_eq!(scrubbed.bad, 0, "{:#?}", found.0);
+        assert!(scrubbed.unprotected < scrubbed.intervals, "nothing was ever written");
+    }
+}
+
 #[test]
 fn data_and_pi_when_a_guest_does_everything_at_once_then_agree_in_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("disk.img");
-    std::fs::File::create(&path).unwrap().set_len(SECTORS * 512).unwrap();
-    let options = ProtectOptions {
-        disk: path.clone(),
-        sidecar: None,
-        profile: profile(),
-        force: false,
-        non_atomic: false,
-    };
-    protect(&options, &mut Quiet(Vec::new())).unwrap();
-    DISK.with_borrow_mut(|disk| disk.clone_from(&path));
-    let sidecar: fn(Disk) -> Disk = |disk| {
-        let spec =
-            DISK.with_borrow(|path| StoreSpec { cache_bytes: 64 << 10, ..StoreSpec::new(path.clone()) });
-        Disk { store: open(&spec, "a test").unwrap(), ..disk }
-    };
-    let mut one = Guest::new(Wish { disk: sidecar, pool: 1 << 20, order: 2, ..Wish::default() });
-    let mut two = Guest::new(Wish { pool: 1 << 20, order: 2, ..Wish::default() });
-    two.stop();
-    two.disk = Arc::clone(&one.disk);
-    two.start(Start::At(0));
+    let mut scene = Scene::new();
+    let Scene { one, two, .. } = &mut scene;
     let stop = AtomicBool::new(false);
     let mut random = Random(0x2545_F491_4F6C_DD1D);
     let mut okay = 0;
-    let wild = [&one, &two].map(|guest| guest.guest.share(BACK, PAGES, Access::ReadWrite).unwrap());
+    let wild = [&*one, &*two].map(|guest| guest.guest.share(BACK, PAGES, Access::ReadWrite).unwrap());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = Random(88_172_645_463_325_252);
@@ -144,19 +186,11 @@ fn data_and_pi_when_a_guest_does_everything_at_once_then_agree_in_the_end() {
         });
         for _ in 0..150 {
             let mut sent = [0, 0];
-            for ((guest, wild), sent) in [&mut one, &mut two].into_iter().zip(&wild).zip(&mut sent) {
-                for _ in 0..8 {
-                    let slots =
-                        if random.below(3) == 0 { random.right(guest) } else { random.slots(guest, wild) };
-                    *sent += slots.len();
-                    guest.send(&slots);
-                }
-                // A flagged last slot waits for its payload: anything completes it.
-                let flush = Request::direct(5, Operation::Flush, Sectors(0), &[], false);
-                guest.send(&[Encode::request(&flush)]);
+            for ((guest, wild), sent) in [&mut *one, &mut *two].into_iter().zip(&wild).zip(&mut sent) {
+                *sent = random.burst(guest, wild);
             }
-            for (guest, sent) in [&mut one, &mut two].into_iter().zip(sent) {
-                for _ in 0..=sent {
+            for (guest, sent) in [&mut *one, &mut *two].into_iter().zip(sent) {
+                for _ in 0..sent {
                     okay += u32::from(guest.response().status == Status::Okay.wire());
                 }
             }
@@ -164,15 +198,41 @@ fn data_and_pi_when_a_guest_does_everything_at_once_then_agree_in_the_end() {
         stop.store(true, Ordering::Relaxed);
     });
     assert!(okay > 500, "{okay}");
-    for guest in [&mut one, &mut two] {
+    for guest in [&mut *one, &mut *two] {
         let stopped = guest.stop();
         assert!(stopped.resumable);
         assert_eq!(stopped.stats.medium_mismatches(), 0, "{:?}", stopped.stats);
     }
-    one.disk.store.close().unwrap();
-    drop((one, two));
-    let mut found = Quiet(Vec::new());
-    let scrubbed = scrub(&ScrubOptions { disk: path, sidecar: None }, &mut found).unwrap();
-    assert_eq!(scrubbed.bad, 0, "{:#?}", found.0);
-    assert!(scrubbed.unprotected < scrubbed.intervals, "nothing was ever written");
+    scene.end();
+}
+
+#[test]
+fn queues_when_stopped_in_the_middle_of_everything_then_go_on_and_answer_each_slot_once() {
+    let mut scene = Scene::new();
+    let Scene { one, two, .. } = &mut scene;
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let wild = [&*one, &*two].map(|guest| guest.guest.share(BACK, PAGES, Access::ReadWrite).unwrap());
+    for _ in 0..100 {
+        let mut sent = [0, 0];
+        for ((guest, wild), sent) in [&mut *one, &mut *two].into_iter().zip(&wild).zip(&mut sent) {
+            *sent = random.burst(guest, wild);
+        }
+        // Somewhere in the middle, wherever that is.
+        std::thread::sleep(std::time::Duration::from_micros(random.below(2000)));
+        for guest in [&mut *one, &mut *two] {
+            guest.queue.as_ref().unwrap().request_stop();
+        }
+        for (guest, sent) in [&mut *one, &mut *two].into_iter().zip(sent) {
+            let stopped = guest.stop();
+            assert!(stopped.resumable);
+            assert_eq!(stopped.stats.medium_mismatches(), 0, "{:?}", stopped.stats);
+            guest.start(Start::At(stopped.rsp_prod));
+            for _ in 0..sent {
+                guest.response();
+            }
+            assert_eq!(guest.ring.unanswered(), 0);
+        }
+    }
+    assert!(one.stop().resumable && two.stop().resumable);
+    scene.end();
 }

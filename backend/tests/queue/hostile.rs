@@ -54,6 +54,51 @@ fn an_impossible_producer_index_stops_the_ring_and_says_why() {
 }
 
 #[test]
+fn a_read_into_the_ring_itself_stops_that_ring_and_nothing_else() {
+    let mut guest = Guest::new(Wish::default());
+    let mut other = Guest::new(Wish::default());
+    let ring = blkif::GrantRef(guest.ring_pages.refs()[0].0);
+    let whole = Segment { gref: ring, first_sector: 0, last_sector: 7 };
+    // Zeroes over the indexes: the next look finds an index that cannot be.
+    guest.send(&[Encode::request(&Request::direct(1, Operation::Read, Sectors(0), &[whole], false))]);
+    let reason = loop {
+        if let Some(reason) = guest.queue.as_ref().unwrap().failure() {
+            break reason;
+        }
+        guest.channel.notify().unwrap();
+        std::thread::yield_now();
+    };
+    assert!(reason.contains("ring"), "{reason}");
+    assert!(!guest.stop().resumable);
+    assert_eq!(guest.guest.usage(hypervisor::DomId(1)).unwrap().mapped, 0, "the ring is still mapped");
+    let good = other.segment(0, 0, 7);
+    assert_eq!(one(&mut other, Operation::Read, good), Status::Okay);
+}
+
+#[test]
+fn pages_that_are_data_and_list_and_payload_at_once_are_each_taken_as_they_were() {
+    let mut guest = Guest::new(Wish::default());
+    let page = guest.segment(0, 0, 7);
+    // Data and PI in one page: the PI is of other bytes, and must not match.
+    guest.put(0, &[7; 4096]);
+    let data = Request::direct(1, Operation::Write, Sectors(0), &[page], true);
+    guest.send(&[Encode::request(&data), Encode::payload(2, 0, Sectors(0), &[page])]);
+    assert_eq!(guest.responses(2), [(1, Status::Error), (2, Status::Guard)].into());
+    assert!(guest.store.asked().is_empty());
+    // Read into one page: the PI comes last.
+    let data = Request::direct(1, Operation::Read, Sectors(0), &[page], true);
+    guest.send(&[Encode::request(&data), Encode::payload(2, 0, Sectors(0), &[page])]);
+    assert_eq!(guest.responses(2), [(1, Status::Okay), (2, Status::Okay)].into());
+    // A list of segments that is overwritten by what is read into it, twice over.
+    let segments: Vec<_> = std::iter::repeat_n(page, 20).collect();
+    guest.put(0, &blkif::encode_indirect(&segments));
+    let request = Request::indirect(3, Operation::Read, Sectors(0), 20, &[page.gref], false);
+    assert_eq!(guest.ask(&Encode::request(&request)).status, Status::Okay);
+    assert_eq!(guest.store.asked().last().unwrap().bytes, 20 * 4096);
+    assert!(guest.stop().resumable);
+}
+
+#[test]
 fn a_secure_discard_which_is_never_offered_is_unsupported_and_discards_nothing() {
     let mut guest = Guest::new(Wish::default());
     let discard = Operation::Discard { secure: true, sectors: Sectors(8) };

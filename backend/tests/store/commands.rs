@@ -59,3 +59,35 @@ fn scrub_when_the_disk_is_served_ends_with_2_and_the_owners_name() {
     assert!(text(&refused.stderr).contains(OWNER), "{refused:?}");
     drop(store);
 }
+
+fn probe(disk: &Path, keys: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_dixback");
+    Command::new(program).arg("probe").arg(disk).args(keys).output().unwrap()
+}
+
+#[test]
+fn probe_when_there_is_a_sidecar_or_none_says_what_is_used_and_what_is_missing() {
+    let disk = Image::new(1 << 20);
+    let plain = probe(&disk.path, &[]);
+    assert_eq!(plain.status.code(), Some(0), "{plain:?}");
+    let said = text(&plain.stdout);
+    assert!(said.contains("dixback image protect") && said.contains("would serve it without PI"), "{said}");
+    let refused = probe(&disk.path, &["pi=device"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stdout).contains("pi=device, but this keeps no PI"), "{refused:?}");
+    let wrong = probe(&disk.path, &["guard=crc32"]);
+    assert_eq!((wrong.status.code(), text(&wrong.stderr).contains("guard")), (Some(1), true));
+    disk.protect(dif());
+    let protected = text(&probe(&disk.path, &[]).stdout);
+    assert!(
+        protected.contains("with PI (kept by: sidecar): crc16-t10dif type 1, 8 bytes for 512"),
+        "{protected}"
+    );
+    let json = text(&probe(&disk.path, &["--json"]).stdout);
+    let told: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&told["kind"], &told["ways"][0]["usable"]), (&"regular file".into(), &true.into()));
+    assert_eq!(
+        (&told["decision"]["keeper"], &told["decision"]["pi"]["interval"]),
+        (&"sidecar".into(), &512.into())
+    );
+}

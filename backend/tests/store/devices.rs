@@ -3,7 +3,7 @@
 use crate::driver::Driver;
 use crate::support::{Image, dif, profile, skip};
 use dixback::image::{ProtectOptions, ScrubOptions, protect, scrub};
-use dixback::store::{PiSource, StoreSpec, open, probe};
+use dixback::store::{Keeper, PiSource, StoreSpec, open, probe, survey};
 use integrity::Guard;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,6 +49,7 @@ fn options(disk: &Path, sidecar: &Path) -> ProtectOptions {
         disk: disk.to_owned(),
         sidecar: Some(sidecar.to_owned()),
         profile: dif(),
+        app_tag: 0,
         force: false,
         non_atomic: false,
     }
@@ -164,4 +165,19 @@ fn probe_when_a_device_takes_no_writes_refuses_a_writable_disk_and_not_a_reader(
     let reader = StoreSpec { read_only: true, ..spec };
     probe(&reader).unwrap();
     open(&reader, "reader").unwrap().close().unwrap();
+}
+
+#[test]
+fn device_when_it_keeps_no_pi_is_refused_where_that_is_asked_for_and_plain_elsewhere() {
+    let test = "device_when_it_keeps_no_pi_is_refused_where_that_is_asked_for_and_plain_elsewhere";
+    let Some(device) = Loop::new(test, 1 << 20, 512) else { return };
+    let spec = StoreSpec::new(&device.path);
+    assert_eq!(probe(&spec).unwrap().keeper, Keeper::Nobody);
+    let asked = StoreSpec { pi: PiSource::Device, ..spec.clone() };
+    for text in [probe(&asked).unwrap_err().to_string(), open(&asked, "device").err().unwrap().to_string()] {
+        assert!(text.contains("keeps no PI") && text.contains("dixback probe"), "{text}");
+    }
+    let found = survey(&spec).unwrap();
+    assert_eq!((found.kind, found.bytes, found.ways.len()), ("block device", 1 << 20, 2));
+    assert!(found.ways.iter().all(|way| way.profile.is_none() && way.missing.is_some()), "{found:?}");
 }

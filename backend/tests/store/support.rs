@@ -44,7 +44,14 @@ impl Image {
     }
 
     pub fn options(&self, profile: Profile) -> ProtectOptions {
-        ProtectOptions { disk: self.path.clone(), sidecar: None, profile, force: false, non_atomic: true }
+        ProtectOptions {
+            disk: self.path.clone(),
+            sidecar: None,
+            profile,
+            app_tag: 0,
+            force: false,
+            non_atomic: true,
+        }
     }
 
     pub fn protect(&self, profile: Profile) {

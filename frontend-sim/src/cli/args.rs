@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use hypervisor::DomId;
 
 use crate::workload::{Access, Limit};
-use crate::{ConnectOptions, DixMode, Fault, Grants, Polling, toolstack};
+use crate::{ConnectOptions, DixMode, Error, Fault, Grants, Polling, toolstack};
+use xenstore::Client;
 
 /// A Xen block frontend in a program: copies, verifies, measures and misbehaves.
 #[derive(Parser)]
@@ -28,9 +29,9 @@ pub(super) struct Global {
     /// Xenstore's socket, or /dev/xen/xenbus; where SOCKET.DOMAIN is there too, that one, with the guest's rights
     #[arg(long, global = true, value_name = "SOCKET", default_value = "/run/xenstored/socket")]
     pub(super) xenstore: PathBuf,
-    /// The guest to be
-    #[arg(long, global = true, default_value_t = 1)]
-    pub(super) domain: u16,
+    /// The guest to be; on Xen this domain, which xenstore knows, elsewhere 1, if not given
+    #[arg(long, global = true, value_name = "N")]
+    domain: Option<u16>,
     /// The disk: its name, or its number
     #[arg(long, global = true, default_value = "xvda", value_parser = device)]
     pub(super) device: u32,
@@ -46,9 +47,10 @@ pub(super) struct Global {
     /// Segments of a request, at most
     #[arg(long, global = true, value_name = "N", default_value_t = 32)]
     segments: u16,
-    /// Requests in flight on each queue
-    #[arg(long, global = true, value_name = "N", default_value_t = 32)]
-    pub(super) depth: usize,
+    /// Requests in flight on each queue; 32, or on Xen 16, if not given. Each has its segments' pages granted, and
+    /// gntalloc grants 1024 pages unless /sys/module/xen_gntalloc/parameters/limit says otherwise
+    #[arg(long, global = true, value_name = "N")]
+    depth: Option<usize>,
     /// x86_64-abi, x86_32-abi or arm-abi; the native one if not given
     #[arg(long, global = true, value_parser = abi)]
     abi: Option<Abi>,
@@ -67,8 +69,33 @@ pub(super) struct Global {
 }
 
 impl Global {
-    pub(super) fn guest(&self) -> DomId {
-        DomId(self.domain)
+    /// The guest to be.
+    ///
+    /// # Errors
+    /// It is not given, and xenstore does not say.
+    pub(super) fn guest(&self) -> Result<DomId, Error> {
+        match self.domain {
+            Some(domain) => Ok(DomId(domain)),
+            None if !self.is_xen() => Ok(DomId(1)),
+            None => {
+                // A relative path is of the domain that asks.
+                let text = Client::connect(&self.xenstore)?.read_string("domid")?;
+                let domain = text
+                    .trim()
+                    .parse()
+                    .map_err(|_| Error::Request("xenstore's domid is no number: --domain"))?;
+                Ok(DomId(domain))
+            }
+        }
+    }
+
+    fn is_xen(&self) -> bool {
+        self.hypervisor == "xen"
+    }
+
+    /// Requests in flight on each queue.
+    pub(super) fn depth(&self) -> usize {
+        self.depth.unwrap_or(if self.is_xen() { 16 } else { 32 })
     }
 
     pub(super) fn patience(&self) -> Duration {
@@ -81,7 +108,7 @@ impl Global {
             ring_order: self.ring_order,
             queues: self.queues,
             segments: self.segments,
-            depth: self.depth,
+            depth: self.depth(),
             abi: self.abi.unwrap_or(Abi::native()),
             grants: if self.grant_each { Grants::PerRequest } else { Grants::Kept },
             polling: self.polling,

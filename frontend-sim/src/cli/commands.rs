@@ -41,20 +41,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn connect(global: &Global) -> Result<Frontend, Error> {
-    let hypervisor: Arc<dyn Hypervisor> = hypervisor::open(&global.hypervisor, global.guest())?;
-    let client = Client::connect(guest_socket(&global.xenstore, global.domain))?;
-    let path = frontend_path(global);
+    let guest = global.guest()?;
+    let hypervisor: Arc<dyn Hypervisor> = hypervisor::open(&global.hypervisor, guest)?;
+    let client = Client::connect(guest_socket(&global.xenstore, guest))?;
+    let path = frontend_path(guest, global);
     Frontend::connect(&hypervisor, &client, &path, global.connect_options())
 }
 
-fn frontend_path(global: &Global) -> String {
-    format!("/local/domain/{}/device/vbd/{}", global.domain, global.device)
+fn frontend_path(guest: DomId, global: &Global) -> String {
+    format!("/local/domain/{}/device/vbd/{}", guest.0, global.device)
 }
 
 /// The guest's own socket, where the server has one for each domain.
-fn guest_socket(socket: &Path, domain: u16) -> PathBuf {
+fn guest_socket(socket: &Path, guest: DomId) -> PathBuf {
     let mut own = OsString::from(socket);
-    own.push(format!(".{domain}"));
+    own.push(format!(".{}", guest.0));
     let own = PathBuf::from(own);
     if own.exists() { own } else { socket.to_owned() }
 }
@@ -128,7 +129,7 @@ fn run_bench(frontend: &mut Frontend, global: &Global, arguments: &BenchArgument
         let options = BenchOptions {
             access: *access,
             bytes: arguments.bytes.unwrap_or(access.usual_bytes()),
-            depth: global.depth.min(frontend.queue(0).depth()),
+            depth: global.depth().min(frontend.queue(0).depth()),
             limit: arguments.extent.limit(5),
             region: arguments.length,
         };
@@ -171,12 +172,13 @@ fn run_request(queue: &mut Queue, arguments: &RequestArguments) -> Result<(), Er
 
 fn attach_disk(global: &Global, arguments: &AttachArguments) -> Result<(), Error> {
     let client = Client::connect(&global.xenstore)?;
-    toolstack::create_domain(&client, global.guest(), &format!("guest-{}", global.domain))?;
+    let guest = global.guest()?;
+    toolstack::create_domain(&client, guest, &format!("guest-{}", guest.0))?;
     let config = DiskConfig {
         backend_domain: DomId(arguments.backend_domain),
         kind: arguments.kind.clone(),
         writable: !arguments.read_only,
-        ..DiskConfig::new(global.guest(), &arguments.vdev, &arguments.target)
+        ..DiskConfig::new(guest, &arguments.vdev, &arguments.target)
     };
     let vbd = toolstack::attach(&client, &config, global.patience())?;
     println!("{}", vbd.backend());
@@ -185,5 +187,5 @@ fn attach_disk(global: &Global, arguments: &AttachArguments) -> Result<(), Error
 
 fn detach_disk(global: &Global) -> Result<(), Error> {
     let client = Client::connect(&global.xenstore)?;
-    toolstack::find(&client, &frontend_path(global))?.detach(global.patience())
+    toolstack::find(&client, &frontend_path(global.guest()?, global))?.detach(global.patience())
 }

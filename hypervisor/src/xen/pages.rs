@@ -26,7 +26,9 @@ pub(super) fn share(device: Arc<Device>, with: DomId, pages: usize, access: Acce
         AllocGref { domid: with.0, flags, count: pages as u32, index: 0, gref_ids: [0; MAX_PAGES] };
     // SAFETY: `count` is at most `MAX_PAGES`.
     unsafe { call(&device, &mut alloc) }.map_err(|errno| match errno {
-        Errno::NOSPC | Errno::NOMEM => Error::NoSpace { what: "grants (gntalloc's limit)" },
+        Errno::NOSPC | Errno::NOMEM => Error::NoSpace {
+            what: "grants: gntalloc has a limit, in /sys/module/xen_gntalloc/parameters/limit",
+        },
         errno => Error::system("granting pages")(errno),
     })?;
     // From here on dropping it gives the grants back.

@@ -1,7 +1,7 @@
 //! The guard kernels: what computes the checksums of whole intervals, chosen once for the machine.
 //!
 //! A kernel turns intervals into *registers*, which the metadata before the tuple may still extend, and which
-//! [`finish`](crate::bulk::finish) turns into guards:
+//! [`number`](crate::bulk::number) turns into guards:
 //!
 //! | guard | register |
 //! |---|---|

@@ -16,6 +16,17 @@ pub struct View {
     pub overdue: bool,
 }
 
+impl std::fmt::Display for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.own {
+            Some(own) => write!(f, "backend {own}")?,
+            None => write!(f, "backend gone")?,
+        }
+        write!(f, ", frontend {}", self.frontend)?;
+        f.write_str(if self.online { "" } else { ", offline" })
+    }
+}
+
 impl View {
     /// Whether the frontend may be using a connection.
     pub(super) fn frontend_uses(self) -> bool {

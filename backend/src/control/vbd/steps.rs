@@ -1,6 +1,6 @@
 //! The effects of the machine's steps.
 
-use super::{FIRST_PAUSE, Outcome, Vbd};
+use super::{FIRST_PAUSE, Outcome, Vbd, nodes};
 use crate::control::announce;
 use crate::control::connection::{Connection, Opening};
 use crate::control::host::Host;
@@ -72,7 +72,9 @@ impl Vbd {
                 self.trouble = None;
                 let pi = plan.profile.map_or("no PI".to_owned(), |profile| profile.to_string());
                 let text = format!("announced: {}, {pi}", plan.store.path.display());
+                let offered = nodes(plan.transport.nodes());
                 self.note(Level::Info, &text);
+                self.murmur(|| format!("offered: {offered}"));
             }
             (Announced::TooLate, _) => {
                 self.reason = Some("the features changed after the frontend had chosen".to_owned());

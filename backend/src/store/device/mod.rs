@@ -31,7 +31,7 @@ pub(crate) use convert::Convert;
 pub use convert::Wish;
 pub(crate) use format::{Format, Found, look};
 pub(crate) use nvme::{Namespace, is_namespace, sibling_of_block};
-pub(crate) use trial::trial;
+pub(crate) use trial::{Unusable, trial};
 
 use crate::io::Doorbell;
 use crate::store::file::plain_capabilities;

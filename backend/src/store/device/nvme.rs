@@ -79,7 +79,9 @@ fn name_of(path: &Path) -> Option<String> {
     let device = std::os::unix::fs::MetadataExt::rdev(&device);
     let link = format!("/sys/dev/char/{}:{}", major(device), minor(device));
     let name = std::fs::canonicalize(link).ok()?.file_name()?.to_str()?.to_owned();
-    (name.starts_with("ng") && name.contains('n')).then_some(name)
+    let (controller, namespace) = name.strip_prefix("ng")?.split_once('n')?;
+    let numbers = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    (numbers(controller) && numbers(namespace)).then_some(name)
 }
 
 impl Namespace {

@@ -93,12 +93,17 @@ impl StoreQueue for DeviceQueue {
         let window = 0..io.buffer.as_ref().map_or(0, |lease| lease.len());
         let metadata = self.store.convert.device.metadata_len(window.len());
         let parts = window.len().div_ceil(self.store.part);
-        let scratch = match (op, self.shelf.take(metadata.max(16), parts.max(1))) {
-            (Op::Flush, _) => None,
-            (_, Ok(scratch)) => Some(scratch),
-            (_, Err(_)) => {
-                let result = Err(Errno(libc::ENOMEM).into());
-                return done.push(Completion { id: io.id, buffer: io.buffer, result });
+        let scratch = match op {
+            Op::Flush => None,
+            // 16 bytes: the range of a discard by passthrough.
+            Op::Read | Op::Write { .. } | Op::Discard => {
+                match self.shelf.take(metadata.max(16), parts.max(1)) {
+                    Ok(scratch) => Some(scratch),
+                    Err(_) => {
+                        let result = Err(Errno(libc::ENOMEM).into());
+                        return done.push(Completion { id: io.id, buffer: io.buffer, result });
+                    }
+                }
             }
         };
         if parts > 1 {
@@ -145,6 +150,9 @@ impl StoreQueue for DeviceQueue {
         match self.store.way.ended(result, bytes) {
             Ended::Again => return self.once_more(slot, index, ring, done),
             Ended::Done => {}
+            Ended::Mismatch(_) if bytes == 0 => {
+                request.error.get_or_insert(Errno(libc::EILSEQ));
+            }
             Ended::Mismatch(tag) => {
                 let known = request.mismatch.flatten().or(tag);
                 request.mismatch = Some(known);

@@ -10,22 +10,43 @@ use io_uring::{opcode, types};
 use std::io;
 use std::ptr::NonNull;
 
-/// Why I/O with PI is not possible on a device that keeps PI; `Ok` if it is.
-pub(crate) fn trial(medium: &Medium, format: &Format) -> Result<(), String> {
-    if !medium.direct {
-        return Err("PI goes past the page cache only (direct I/O, see the key direct=)".to_owned());
+/// Why I/O with PI is not possible on a device that keeps PI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It lacks something: without PI it may serve.
+    Lacking(String),
+    /// It failed, and may fail without PI just so.
+    Failed(String),
+}
+
+impl From<Unusable> for String {
+    fn from(why: Unusable) -> String {
+        match why {
+            Unusable::Lacking(why) | Unusable::Failed(why) => why,
+        }
     }
-    let failed = |error: &dyn std::fmt::Display| format!("a trial read failed: {error}");
-    let mut ring = Ring::new(2).map_err(|error| error.to_string())?;
+}
+
+/// Tries.
+///
+/// # Errors
+/// [`Unusable`].
+pub(crate) fn trial(medium: &Medium, format: &Format) -> Result<(), Unusable> {
+    let lacking = |why: String| Err(Unusable::Lacking(why));
+    if !medium.direct {
+        return lacking("PI goes past the page cache only (direct I/O, see the key direct=)".to_owned());
+    }
+    let failed = |error: &dyn std::fmt::Display| Unusable::Failed(format!("a trial read failed: {error}"));
+    let mut ring = Ring::new(2).map_err(|error| Unusable::Failed(error.to_string()))?;
     ring.enable().map_err(|error| failed(&error))?;
     if !knows_attributes(medium, format, &mut ring).map_err(|error| failed(&error))? {
-        return Err("this kernel's io_uring cannot carry PI (Linux 6.14 can)".to_owned());
+        return lacking("this kernel's io_uring cannot carry PI (Linux 6.14 can)".to_owned());
     }
     match read(medium, format, &mut ring).map_err(|error| failed(&error))? {
         0.. => Ok(()),
         // The first block does not match its PI: it is for whoever reads it to be told.
         result if result == -libc::EILSEQ => Ok(()),
-        result if result == -libc::EINVAL => Err(format!(
+        result if result == -libc::EINVAL => lacking(format!(
             "the kernel does not take PI of {} bytes per interval for this device; if its metadata is larger than that, \
              Linux 6.17 is needed",
             format.profile.metadata_size()
@@ -90,5 +111,36 @@ fn wait(ring: &mut Ring) -> io::Result<i32> {
         if let Some((_, result)) = ring.reap() {
             return Ok(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::lock::Access;
+    use crate::store::medium::{Direct, SECTOR};
+    use integrity::{Guard, PiType, Profile, ProfileSpec};
+
+    #[test]
+    fn trial_when_what_is_read_cannot_carry_pi_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let spec = ProfileSpec {
+            guard: Guard::Crc16T10Dif,
+            interval: 512,
+            metadata_size: 8,
+            pi_offset: 0,
+            tag_size: 2,
+            pi_type: PiType::Type1,
+        };
+        let format = Format { profile: Profile::new(spec).unwrap(), part: 4096, base: Some(0) };
+        let open = |direct| Medium::open(file.path(), Access::Shared, direct, SECTOR).unwrap();
+        let buffered = trial(&open(Direct::Off), &format).unwrap_err();
+        assert!(matches!(&buffered, Unusable::Lacking(why) if why.contains("direct")), "{buffered:?}");
+        // As if it were direct: the kernel, old or new, must not seem to have read PI from a file.
+        let mut medium = open(Direct::Off);
+        medium.direct = true;
+        let refused = trial(&medium, &format).unwrap_err();
+        assert!(matches!(&refused, Unusable::Lacking(why) if why.contains("Linux 6.1")), "{refused:?}");
     }
 }

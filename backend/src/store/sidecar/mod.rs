@@ -20,6 +20,9 @@ mod attach;
 mod bitmap;
 mod cache;
 mod checkpoint;
+#[cfg(test)]
+mod cut;
+mod foreign;
 mod grow;
 mod header;
 mod layout;
@@ -36,6 +39,7 @@ pub use layout::{BLOCK, Layout, Piece};
 pub use record::{Body, IntervalHash, Record, RecordError};
 pub use replay::{Named, Recovered};
 
+pub(crate) use foreign::foreign_tag;
 pub(crate) use grow::grown_size;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
 

@@ -16,7 +16,7 @@
 //! ```text
 //!   data    line        32 words (AVX-512) or 16 (AVX2)
 //!   add     into 32-bit lanes
-//!   across  four intervals' lanes are added side by side: four sums in one vector of 128 bits
+//!   across  eight intervals' lanes (AVX2: four) are added side by side: as many sums in one vector
 //!   fold    high half to low half, twice
 //! ```
 //!
@@ -28,52 +28,94 @@ use super::{ymm, zmm};
 
 /// AVX-512 and VNNI. The registers of all intervals; `to` is as long as `from`, or unused.
 ///
-/// Additions to one register wait for each other: a long interval is spread over several, a short one is not worth it.
+/// Additions to one register wait for each other. Long intervals are spread over four; short ones overlap anyhow, most
+/// where eight of them are one piece of code without a branch.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8], registers: &mut [u64]) {
-    if interval == 512 {
-        add512::<COPY, 1>(interval, from, to, registers);
+    let zero = _mm512_setzero_si512();
+    let mut from = zmm::blocks(from);
+    let mut to = zmm::blocks_mut(to).iter_mut();
+    let (eights, rest) = registers.as_chunks_mut::<8>();
+    let blocks = interval / 512;
+    if blocks == 1 {
+        let whole;
+        (whole, from) = from.as_chunks::<8>();
+        for (from, registers) in whole.iter().zip(eights) {
+            let mut sums = [zero; 8];
+            for j in 0..8 {
+                sums[j] = sum512::<COPY, 1>(std::slice::from_ref(&from[j]), &mut to);
+            }
+            zmm::store_eight(registers, fold512(sums));
+        }
     } else {
-        add512::<COPY, 4>(interval, from, to, registers);
+        let mut whole = from.chunks_exact(8 * blocks);
+        for (from, registers) in whole.by_ref().zip(eights) {
+            let mut sums = [zero; 8];
+            for (sum, from) in sums.iter_mut().zip(from.chunks_exact(blocks)) {
+                *sum = sum512::<COPY, 4>(from, &mut to);
+            }
+            zmm::store_eight(registers, fold512(sums));
+        }
+        from = whole.remainder();
+    }
+    if !rest.is_empty() {
+        let mut sums = [zero; 8];
+        for (sum, from) in sums.iter_mut().zip(from.chunks_exact(blocks)) {
+            *sum = sum512::<COPY, 4>(from, &mut to);
+        }
+        let mut words = [0; 8];
+        zmm::store_eight(&mut words, fold512(sums));
+        rest.iter_mut().zip(words).for_each(|(register, word)| *register = word);
     }
 }
 
+/// One interval's sum, a part of it in every 32-bit lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn add512<const COPY: bool, const PARTS: usize>(
-    interval: usize,
-    from: &[u8],
-    to: &mut [u8],
-    registers: &mut [u64],
-) {
+fn sum512<const COPY: bool, const PARTS: usize>(
+    from: &[zmm::Block],
+    to: &mut std::slice::IterMut<'_, zmm::Block>,
+) -> zmm::Vector {
     let (low_ones, high_ones) = (_mm512_set1_epi16(0x0001), _mm512_set1_epi16(0x0100));
     let zero = _mm512_setzero_si512();
-    let mut from = zmm::blocks(from).chunks_exact(interval / 512);
-    let mut to = zmm::blocks_mut(to).iter_mut();
-    for registers in registers.chunks_mut(4) {
-        let mut sums = [zero; 4];
-        for (sum, from) in sums.iter_mut().zip(from.by_ref().take(registers.len())) {
-            let (mut low, mut high) = ([zero; PARTS], [zero; PARTS]);
-            for from in from {
-                let mut to = to.next();
-                for i in 0..8 {
-                    let data = zmm::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
-                    low[i % PARTS] = _mm512_dpbusd_epi32(low[i % PARTS], data, low_ones);
-                    high[i % PARTS] = _mm512_dpbusd_epi32(high[i % PARTS], data, high_ones);
-                }
-            }
-            for (low, high) in low.into_iter().zip(high) {
-                *sum = _mm512_add_epi32(*sum, _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
-            }
+    let (mut low, mut high) = ([zero; PARTS], [zero; PARTS]);
+    for from in from {
+        let mut to = if COPY { to.next() } else { None };
+        for i in 0..8 {
+            let data = zmm::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
+            low[i % PARTS] = _mm512_dpbusd_epi32(low[i % PARTS], data, low_ones);
+            high[i % PARTS] = _mm512_dpbusd_epi32(high[i % PARTS], data, high_ones);
         }
-        // Pairs within the lanes, twice: each lane then holds a part of all four sums, in order.
-        let [a, b, c, d] = sums;
-        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-        let halves = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
-        finish(0, halves, registers);
     }
+    let mut sum = zero;
+    for (low, high) in low.into_iter().zip(high) {
+        sum = _mm512_add_epi32(sum, _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
+    }
+    sum
+}
+
+/// Eight intervals' sums from their lanes, folded to 16 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn fold512([a, b, c, d, e, f, g, h]: [zmm::Vector; 8]) -> zmm::Vector {
+    // Neighbours within the lanes of 128 bits, twice: each then holds a part of four sums, in order.
+    let pairs = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let fours = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    let first = fours(pairs(a, b), pairs(c, d));
+    let last = fours(pairs(e, f), pairs(g, h));
+    // The lanes of both, twice: the first four sums, and the last four.
+    let halves = _mm512_add_epi32(
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(first, last),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(first, last),
+    );
+    let eight = _mm512_add_epi32(
+        _mm512_shuffle_i32x4::<0b00_00_10_00>(halves, halves),
+        _mm512_shuffle_i32x4::<0b00_00_11_01>(halves, halves),
+    );
+    let sums = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(eight));
+    let low = _mm512_set1_epi64(0xFFFF);
+    let sums = _mm512_add_epi64(_mm512_and_si512(sums, low), _mm512_srli_epi64::<16>(sums));
+    _mm512_add_epi64(_mm512_and_si512(sums, low), _mm512_srli_epi64::<16>(sums))
 }
 
 /// AVX2. The registers of all intervals; `to` is as long as `from`, or unused.

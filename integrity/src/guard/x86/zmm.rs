@@ -63,6 +63,14 @@ pub(super) fn eight(words: &[u64; 8]) -> Vector {
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
+/// Stores eight words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_eight(words: &mut [u64; 8], value: Vector) {
+    // SAFETY: the reference is to 64 writable bytes.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), value) }
+}
+
 /// A pair of words for each lane.
 #[inline]
 #[target_feature(enable = "avx512f")]

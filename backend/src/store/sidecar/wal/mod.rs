@@ -33,8 +33,14 @@ use uuid::Uuid;
 const BATCH: u64 = 1 << 20;
 /// What writes leave free for flush marks, so that a flush need not wait for a checkpoint.
 const RESERVE: u64 = 4 * PAGE;
-/// Least size of an area that can be worked with: a few batches with the largest interval in each.
-pub(crate) const SMALLEST: u64 = 512 << 10;
+/// Least size of any area.
+const SMALLEST: u64 = 16 * PAGE;
+
+/// Least size of an area for a disk with intervals and metadata of so many bytes: a batch is half of it, and holds two
+/// of the largest records that there must be.
+fn smallest(interval: u32, entry: u16) -> u64 {
+    (4 * (64 + u64::from(interval) + u64::from(entry))).next_multiple_of(2 * PAGE).max(SMALLEST)
+}
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +131,9 @@ impl Wal {
     pub(super) fn new(header: &Header, with_data: bool, sidecar: &Path) -> Result<Self, StoreError> {
         let (start, bytes) = header.log;
         let spec = header.profile.spec();
-        if bytes < SMALLEST {
-            return Err(StoreError::SmallLog { path: sidecar.to_owned(), found: bytes, needed: SMALLEST });
+        let needed = smallest(spec.interval, spec.metadata_size);
+        if bytes < needed {
+            return Err(StoreError::SmallLog { path: sidecar.to_owned(), found: bytes, needed });
         }
         let area = Area::new(bytes, new_epoch());
         let batch = BATCH.min(area.bytes() / 2 / PAGE * PAGE);
@@ -162,7 +169,7 @@ impl Wal {
     /// Most intervals that one record may announce: half a batch, so that large ones do not get in each other's way.
     pub(super) fn most_intervals(&self) -> u64 {
         let each = u64::from(self.entry) + if self.with_data { u64::from(self.interval) } else { 16 };
-        // At least one: SMALLEST / 4 is more than the largest interval with its metadata.
+        // At least one, as `smallest` has it.
         ((self.batch / 2 - 64) / each).max(1)
     }
 
