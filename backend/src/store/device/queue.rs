@@ -148,7 +148,10 @@ impl StoreQueue for DeviceQueue {
             Op::Discard | Op::Flush => 0,
         };
         match self.store.way.ended(result, bytes) {
-            Ended::Again => return self.once_more(slot, index, ring, done),
+            Ended::Again => {
+                self.once_more(slot, index, ring, done);
+                return self.settle(ring, done);
+            }
             Ended::Done => {}
             Ended::Mismatch(_) if bytes == 0 => {
                 request.error.get_or_insert(Errno(libc::EILSEQ));
@@ -459,7 +462,7 @@ impl DeviceQueue {
     fn discard(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
         let request = &self.requests[slot];
         let chunk = chunk(&request.io, request.discarded);
-        if chunk.is_empty() || self.hurried && request.discarded > 0 {
+        if chunk.is_empty() || self.hurried {
             return self.end(slot, Ok(()), done);
         }
         self.lock(slot, chunk, ring, done);
