@@ -1,5 +1,6 @@
 //! The control thread against the embedded xenstore, the simulated hypervisor and the paired frontend.
 
+mod chaos;
 mod connect;
 mod hostile;
 mod logs;
