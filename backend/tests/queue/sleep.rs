@@ -2,7 +2,7 @@
 
 use crate::harness::{Guest, Wish};
 use blkif::{Encode, Operation, RawSlot, Request, Sectors, Status};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Spins for up to `longest` nanoseconds, so that what follows meets the queue at another point of its way to sleep.
 fn pause(seed: &mut u64, longest: u64) {
@@ -63,6 +63,23 @@ fn what_another_thread_completes_is_answered_though_a_flood_of_slots_keeps_the_q
         guest.store.release();
         let answered = (0..300_000).any(|_| guest.ask(&lone).id == 1);
         assert!(answered, "round {round}: nothing of it for as long as slots came");
+    }
+}
+
+#[test]
+fn a_storm_of_events_without_requests_wakes_the_queue_once_a_millisecond_at_most() {
+    let mut guest = Guest::new(Wish { spin: Duration::ZERO, ..Wish::default() });
+    let read = slots(&guest, false);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let before = guest.queue.as_ref().unwrap().stats().unmasks;
+        while begun.elapsed() < Duration::from_millis(200) {
+            guest.channel.notify().unwrap();
+        }
+        let unmasks = guest.queue.as_ref().unwrap().stats().unmasks - before;
+        let most = 30 + begun.elapsed().as_millis() as u64;
+        assert!(unmasks <= most, "{unmasks}, at most {most}");
+        assert_eq!(guest.ask(&read[0]).status, Status::Okay);
     }
 }
 

@@ -48,6 +48,9 @@ impl Engine {
         if let Some(name) = barrier {
             self.place_or_hold(name);
         }
+        if taken > 0 {
+            self.work.vain_events = 0;
+        }
         self.link.counters.batches.add(u64::from(taken > 0));
         taken > 0
             || self.table.len() != before

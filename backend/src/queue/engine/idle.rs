@@ -1,6 +1,6 @@
 //! Between turns: a look for more work, then sleep until an event, a completion or the doorbell.
 
-use super::{BELL, EVENT, Engine, Failure, LONGEST_SLEEP};
+use super::{BELL, EVENT, Engine, Failure, LONGEST_SLEEP, VAIN_EVENTS, VAIN_PAUSE};
 use crate::io::Owner;
 use crate::queue::spin::Look;
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,6 +24,9 @@ impl Engine {
             return Ok(());
         }
         if std::mem::take(&mut self.work.masked) {
+            if self.work.vain_events > VAIN_EVENTS && !self.stopping() {
+                std::thread::sleep(VAIN_PAUSE);
+            }
             // After the work and before the last look at the ring: what was notified meanwhile is delivered now.
             self.link.counters.unmasks.add(1);
             let unmasked = self.channel.unmask();

@@ -43,6 +43,12 @@ const BATCH_BYTES: u64 = 512 << 10;
 /// The longest sleep. Nothing depends on it: events, completions and the doorbell all end a sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
+/// Events in a row that brought no slot, as no frontend sends them for long: from then on the channel stays masked for a
+/// while each time. A guest that only sends events would keep a processor of the host busy (XSA-332).
+const VAIN_EVENTS: u32 = 16;
+/// How long.
+const VAIN_PAUSE: Duration = Duration::from_millis(1);
+
 /// What this queue polls in its io_uring.
 const EVENT: u64 = 0;
 const BELL: u64 = 1;
@@ -118,6 +124,8 @@ pub(crate) struct Work {
     broken: Option<Failure>,
     /// An event was acknowledged: the channel is masked until this queue sleeps.
     masked: bool,
+    /// Events since a slot was taken.
+    vain_events: u32,
     event_polled: bool,
     event_due: bool,
     answered: bool,
@@ -156,7 +164,10 @@ impl Engine {
         if std::mem::take(&mut self.work.event_due) {
             self.link.counters.events.add(1);
             let acknowledged = self.channel.acknowledge();
-            self.work.masked |= self.heard(acknowledged).unwrap_or(false);
+            let heard = self.heard(acknowledged).unwrap_or(false);
+            self.work.masked |= heard;
+            // While nothing is taken an event may well be about a slot.
+            self.work.vain_events = self.work.vain_events.saturating_add((heard && self.accepts()).into());
         }
         worked |= self.finish();
         if std::mem::take(&mut self.work.answered) && self.ring.publish() {
