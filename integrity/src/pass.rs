@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 
 use crate::check::{Checked, Expected, Mismatch};
-use crate::guard::{self, Stream};
+use crate::guard::Stream;
 use crate::profile::{Guard, Profile};
 use crate::segments::Segments;
 use crate::tags;
@@ -147,10 +147,8 @@ impl Profile {
     /// Adds the metadata before the tuple to the registers.
     fn extend(&self, registers: &mut [u64], metadata: &[u8]) {
         if self.pi_offset() > 0 {
-            for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(self.metadata_size()))
-            {
-                *register = guard::extend(self.guard(), *register, &metadata[..self.pi_offset()]);
-            }
+            let (size, length) = (self.metadata_size(), self.pi_offset());
+            self.kernel().extend(self.guard(), registers, metadata, size, length);
         }
     }
 

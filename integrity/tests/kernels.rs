@@ -8,8 +8,10 @@
 
 mod common;
 
-use common::{GUARDS, INTERVALS, bare, bitwise, cut, library, noise, on_every_kernel};
-use integrity::{Expected, Guard, Kernel, Profile, Tag};
+use common::{
+    GUARDS, INTERVALS, bare, bitwise, cut, library, noise, on_every_kernel, reference_generate, with_metadata,
+};
+use integrity::{Expected, Guard, Kernel, PiType, Profile, Tag};
 
 /// How many intervals are generated at a time.
 const AT_A_TIME: usize = 64;
@@ -143,6 +145,41 @@ fn kernel_when_given_bits_of_8192_to_65536_bytes_then_as_the_oracle() {
                 // A few hundred bits, whose distance is coprime to all the kernels' strides.
                 check_basis(&profile, &basis, profile.interval() / 32 - 1, 1, 3, false);
             }
+        }
+    });
+}
+
+#[test]
+fn generate_when_metadata_before_the_tuple_has_any_bit_then_as_the_oracle() {
+    // Every place of a bit for lengths around a lane's 16 bytes; noise for every other length there is.
+    let profile = |guard: Guard, length: u8| {
+        let size = u16::from(length) + guard.tuple_size() as u16;
+        with_metadata(guard, 512, size, length, PiType::Type1)
+    };
+    let mut cases = Vec::new();
+    for guard in GUARDS {
+        for length in 1..=(255 - guard.tuple_size()) {
+            let profile = profile(guard, length as u8);
+            let size = profile.metadata_size();
+            let mut metadata = noise(5 * size, length as u64);
+            if matches!(length, 1..=2 | 7..=9 | 15..=17 | 48 | 56 | 239) {
+                let mut bits = vec![0; 8 * length * size];
+                (0..8 * length).for_each(|bit| bits[bit * size + bit / 8] = 1 << (bit % 8));
+                metadata.extend(bits);
+            }
+            let data = noise(metadata.len() / size * 512, 3);
+            let mut expected = metadata.clone();
+            reference_generate(&profile, &data, &mut expected, 7, 0);
+            cases.push((profile, data, metadata, expected));
+        }
+    }
+    let name = "generate_when_metadata_before_the_tuple_has_any_bit_then_as_the_oracle";
+    on_every_kernel(name, |kernel| {
+        for (profile, data, metadata, expected) in &cases {
+            let profile = profile.with_kernel(kernel).unwrap();
+            let mut made = metadata.clone();
+            profile.generate(data, &mut made, 7, 0);
+            assert!(made == *expected, "{profile}, {kernel}");
         }
     });
 }

@@ -126,6 +126,25 @@ impl Kernel {
         }
     }
 
+    /// Extends the registers by the first `length` bytes of each interval's metadata, which is `size` bytes.
+    pub(crate) fn extend(
+        self,
+        guard: Guard,
+        registers: &mut [u64],
+        metadata: &[u8],
+        size: usize,
+        length: usize,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine supports the kernel, as in `vectors`.
+        if unsafe { x86::extend(self, guard, registers, metadata, size, length) }.is_some() {
+            return;
+        }
+        for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(size)) {
+            *register = extend(guard, *register, &metadata[..length]);
+        }
+    }
+
     /// Runs the vector kernel, or returns `None` if there is none.
     fn vectors<const COPY: bool>(
         self,

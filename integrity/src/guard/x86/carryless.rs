@@ -49,7 +49,7 @@ pub(super) const fn t10dif_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8
 }
 
 /// The powers by which CRC-64's `LANES` x 8 lanes of a state count; the low word of a lane is its first.
-const fn nvme_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8] {
+pub(super) const fn nvme_powers<const LANES: usize>() -> [[[u64; 2]; LANES]; 8] {
     let mut powers = [[[0; 2]; LANES]; 8];
     let mut lane = 0;
     while lane < 8 * LANES {

@@ -12,6 +12,7 @@
 //! kernel that has not been detected.
 
 mod carryless;
+mod extend;
 mod gfni256;
 mod gfni512;
 mod shortened;
@@ -74,5 +75,29 @@ pub(super) unsafe fn run<const COPY: bool>(
     };
     // SAFETY: the table above and `supports` agree on the features, and the caller answers for the kernel.
     unsafe { run(interval, from, to, registers) };
+    Some(())
+}
+
+/// The registers after the first `length` bytes of each interval's metadata, which is `size` bytes.
+///
+/// Returns `None` where there is no kernel of this kind.
+///
+/// # Safety
+/// The machine must support the kernel.
+pub(super) unsafe fn extend(
+    kernel: Kernel,
+    guard: Guard,
+    registers: &mut [u64],
+    metadata: &[u8],
+    size: usize,
+    length: usize,
+) -> Option<()> {
+    let run: unsafe fn(&mut [u64], &[u8], usize, usize) = match (kernel, guard) {
+        (Kernel::Portable, _) | (_, Guard::None | Guard::Ip) => return None,
+        (_, Guard::Crc16T10Dif) => extend::run::<false>,
+        (_, Guard::Crc64Nvme) => extend::run::<true>,
+    };
+    // SAFETY: all kernels but the portable one need the features, and the caller answers for the kernel.
+    unsafe { run(registers, metadata, size, length) };
     Some(())
 }
