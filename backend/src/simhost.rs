@@ -9,6 +9,7 @@
 //!
 //! Everything lives in one temporary directory and ends with the [`Host`].
 
+use crate::control::status::{Answer, Report, Request, ask};
 use frontend_sim::toolstack::{self, DiskConfig, Vbd};
 use hypervisor::DomId;
 use hypervisor::sim::Broker;
@@ -187,6 +188,18 @@ impl Host {
     /// The host's directory, for files that shall end with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What the daemon tells of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self) -> Result<Report, HostError> {
+        match ask(&self.dir.path().join("run"), &Request::Status) {
+            Ok(Answer::Status(report)) => Ok(*report),
+            Ok(other) => Err(system("the daemon's status")(io::Error::other(format!("{other:?}")))),
+            Err(error) => Err(system("the daemon's status")(io::Error::other(error))),
+        }
     }
 
     /// Dom0's connection to xenstore.

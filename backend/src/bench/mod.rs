@@ -79,6 +79,10 @@ struct Figure {
     rate: f64,
     /// Nanoseconds of the daemon's threads, or the raw loop's, for each request.
     daemon_ns: f64,
+    /// What of that the daemon spun, waiting for the frontend.
+    spin_ns: f64,
+    /// System calls of the daemon's for each request.
+    calls: f64,
     /// Nanoseconds of the frontend's own threads for each request.
     frontend_ns: f64,
     /// Sleeps of the frontend and notifications by it, for each request.
@@ -97,6 +101,8 @@ impl Figure {
         Figure {
             rate: of(|sample| sample.rate),
             daemon_ns: of(|sample| sample.daemon_ns),
+            spin_ns: of(|sample| sample.spin_ns),
+            calls: of(|sample| sample.calls),
             frontend_ns: of(|sample| sample.frontend_ns),
             wakeups: of(|sample| sample.wakeups),
             notifications: of(|sample| sample.notifications),
@@ -152,6 +158,8 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
             "requests/s",
             "ratio",
             "daemon ns",
+            "spun ns",
+            "calls",
             "frontend ns",
             "wake-ups",
             "notif.",
@@ -164,7 +172,7 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
                 run.file(workload, files)?;
             }
         }
-        for column in 2..8 {
+        for column in 2..10 {
             if let Some(column) = run.table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -172,7 +180,10 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
         println!("{}", run.table);
     }
     println!(
-        "ratio: requests/s against the row marked 1.00; daemon and frontend ns: time on a processor per request;"
+        "ratio: requests/s against the row marked 1.00; daemon and frontend ns: time on a processor per request, of which"
+    );
+    println!(
+        "spun: the daemon looked for the frontend's next request; calls: the daemon's system calls, per request;"
     );
     println!("wake-ups and notifications: the frontend's, per request");
     Ok(())
@@ -255,6 +266,8 @@ impl Run {
             "-".into(),
             "-".into(),
             "-".into(),
+            "-".into(),
+            "-".into(),
         ]);
         for (mode, samples) in Mode::ALL.into_iter().zip(&samples) {
             self.row("file", workload, mode, &Figure::median(samples), raw.rate);
@@ -296,6 +309,9 @@ impl Run {
         let output =
             command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(system("the frontend"))?;
         let after = cpu::of_process(self.host.daemon_pid()).map_err(system("the daemon's time"))?;
+        let status = self.host.status()?;
+        let disk = status.disks.iter().find(|disk| disk.domain == self.domain);
+        let stats = disk.map(|disk| disk.totals).unwrap_or_default();
         vbd.detach(Duration::from_secs(60))?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
@@ -312,6 +328,8 @@ impl Run {
         Ok(Figure {
             rate: rate.per_second(),
             daemon_ns: rate.cpu_ns(),
+            spin_ns: stats.spin_ns as f64 / requests.max(1.0),
+            calls: stats.system_calls() as f64 / requests.max(1.0),
             frontend_ns: number("cpu_ns_per_request")?,
             wakeups: number("wakeups")? / requests.max(1.0),
             notifications: number("notifications")? / requests.max(1.0),
@@ -325,6 +343,8 @@ impl Run {
             format!("{:.0}", figure.rate),
             format!("{:.2}", figure.rate / base),
             format!("{:.0}", figure.daemon_ns),
+            format!("{:.0}", figure.spin_ns),
+            format!("{:.3}", figure.calls),
             format!("{:.0}", figure.frontend_ns),
             format!("{:.3}", figure.wakeups),
             format!("{:.3}", figure.notifications),

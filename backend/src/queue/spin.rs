@@ -33,13 +33,15 @@ pub(crate) struct Spin {
     budget: Duration,
     longest: Duration,
     seats: usize,
+    /// Time spun so far.
+    spent: Duration,
 }
 
 impl Spin {
     /// A budget that never exceeds `longest`.
     pub fn new(longest: Duration) -> Self {
         let seats = std::thread::available_parallelism().map_or(1, |n| n.get() / 2);
-        Self { budget: Duration::ZERO, longest, seats }
+        Self { budget: Duration::ZERO, longest, seats, spent: Duration::ZERO }
     }
 
     /// Looks by `work` until it says yes or the budget is spent.
@@ -63,7 +65,13 @@ impl Spin {
             std::hint::spin_loop();
         };
         SPINNING.fetch_sub(1, Ordering::Relaxed);
+        self.spent += start.elapsed();
         found
+    }
+
+    /// How long it has spun so far.
+    pub fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Learns from a sleep of length `slept`, which followed a look in vain.
@@ -102,7 +110,7 @@ mod tests {
     fn look_when_work_is_there_or_comes_says_whether_spinning_found_it() {
         // One seat whatever the machine: it is about the answer, not about the share.
         let mut spin =
-            Spin { budget: Duration::from_secs(60), longest: Duration::from_secs(60), seats: usize::MAX };
+            Spin { budget: Duration::from_secs(60), seats: usize::MAX, ..Spin::new(Duration::from_secs(60)) };
         assert_eq!(spin.look(|| true), Look::AtOnce);
         let mut looks = 0;
         let found = spin.look(|| {
@@ -110,6 +118,7 @@ mod tests {
             looks == 100
         });
         assert_eq!(found, Look::Spun);
+        assert!(!spin.spent().is_zero());
     }
 
     #[test]

@@ -107,6 +107,8 @@ counters! {
     wakeups,
     /// Wake-ups that spinning saved.
     spins_won,
+    /// Nanoseconds spun, in vain or not.
+    spin_ns,
     /// Requests for which the ring was left alone, because the pool was exhausted.
     pool_waits,
 }

@@ -19,6 +19,8 @@ impl Engine {
                 || accepts && ring.unconsumed().map_or(true, |n| n >= want)
                 || !stopping && stop.load(Ordering::Relaxed)
         });
+        // Fits for centuries.
+        self.link.counters.spin_ns.set(self.spin.spent().as_nanos() as u64);
         if found != Look::Nothing && (accepts || self.uring.ready()) {
             self.link.counters.spins_won.add(u64::from(found == Look::Spun));
             return Ok(());
