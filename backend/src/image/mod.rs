@@ -32,6 +32,11 @@ pub use reseal::{ResealOptions, Resealed, reseal};
 pub use resize::{ResizeOptions, Resized, resize};
 pub use scrub::{ScrubOptions, Scrubbed, scrub};
 
+use crate::store::lock::Access;
+use crate::store::medium::Direct;
+use crate::store::sidecar::{Pair, default_path};
+use std::path::Path;
+
 /// Who is told how far a tool has got and what it found.
 pub trait Observer {
     /// `done` of `total` bytes of data are through.
@@ -46,4 +51,11 @@ impl Observer for () {
     fn progress(&mut self, _done: u64, _total: u64) {}
 
     fn bad(&mut self, _interval: &BadInterval) {}
+}
+
+/// Opens a disk with its sidecar, `DISK.pi` if none is named, and takes the locks that a daemon takes.
+fn open(disk: &Path, sidecar: Option<&Path>, access: Access) -> Result<Pair, ImageError> {
+    let default = default_path(disk);
+    let sidecar = sidecar.unwrap_or(&default);
+    Ok(Pair::open(disk, sidecar, access, Direct::Auto, Direct::Off, true)?)
 }

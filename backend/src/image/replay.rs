@@ -1,9 +1,8 @@
 //! Replay: makes good what a crash left of a disk, as its next attachment would.
 
-use crate::image::{ImageError, Observer};
+use crate::image::{ImageError, Observer, open};
 use crate::store::lock::Access;
-use crate::store::medium::Direct;
-use crate::store::sidecar::{Closed, Header, Pair, Recovered, default_path};
+use crate::store::sidecar::{Closed, Header, Recovered};
 use std::path::PathBuf;
 
 /// What to replay.
@@ -21,8 +20,7 @@ pub struct ReplayOptions {
 /// # Errors
 /// [`ImageError`]: it could not be done, and is still to be done.
 pub fn replay(options: &ReplayOptions, observer: &mut dyn Observer) -> Result<Option<Recovered>, ImageError> {
-    let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
-    let mut pair = Pair::open(&options.disk, &sidecar, Access::Exclusive, Direct::Auto, Direct::Off, true)?;
+    let mut pair = open(&options.disk, options.sidecar.as_deref(), Access::Exclusive)?;
     let done = pair.recover(&mut |done, total| observer.progress(done, total))?;
     if done.is_some() {
         let closed = Closed::of(pair.data.stamp()?);

@@ -2,11 +2,11 @@
 
 use crate::image::find::Finder;
 use crate::image::scan::{Chunk, Visitor, chunks, scan};
-use crate::image::{BadInterval, ImageError, IntervalRange, Observer};
+use crate::image::{BadInterval, ImageError, IntervalRange, Observer, open};
 use crate::store::Errno;
 use crate::store::lock::Access;
-use crate::store::medium::{Direct, Stamp};
-use crate::store::sidecar::{Closed, Header, Pair, default_path};
+use crate::store::medium::Stamp;
+use crate::store::sidecar::{Closed, Header, Pair};
 use integrity::PiType;
 use std::path::PathBuf;
 
@@ -40,8 +40,7 @@ pub struct Resealed {
 /// # Errors
 /// [`ImageError`]: it could not be done. Intervals already shown to the observer may have been changed.
 pub fn reseal(options: &ResealOptions, observer: &mut dyn Observer) -> Result<Resealed, ImageError> {
-    let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
-    let mut pair = Pair::open(&options.disk, &sidecar, Access::Exclusive, Direct::Auto, Direct::Off, true)?;
+    let mut pair = open(&options.disk, options.sidecar.as_deref(), Access::Exclusive)?;
     // What a log knows better than the data is not thrown away.
     if let Some(done) = pair.recover(&mut |_, _| ())? {
         log::info!("{}: {done}", options.disk.display());

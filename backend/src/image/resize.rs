@@ -1,9 +1,7 @@
 //! Resize: makes the sidecar of a disk that has grown cover all of it.
 
-use crate::image::ImageError;
+use crate::image::{ImageError, open};
 use crate::store::lock::Access;
-use crate::store::medium::Direct;
-use crate::store::sidecar::{Pair, default_path};
 use std::path::PathBuf;
 
 /// What to resize.
@@ -29,8 +27,7 @@ pub struct Resized {
 /// # Errors
 /// [`ImageError`]: it could not be done, and the sidecar covers what it covered. Data that is shorter is refused.
 pub fn resize(options: &ResizeOptions) -> Result<Resized, ImageError> {
-    let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
-    let pair = Pair::open(&options.disk, &sidecar, Access::Exclusive, Direct::Auto, Direct::Off, true)?;
+    let pair = open(&options.disk, options.sidecar.as_deref(), Access::Exclusive)?;
     let (before, after) = pair.grow()?;
     Ok(Resized { before, after })
 }

@@ -3,11 +3,10 @@
 use crate::image::extents::Extents;
 use crate::image::find::Finder;
 use crate::image::scan::{Chunk, Visitor, chunks, scan};
-use crate::image::{ImageError, Observer};
+use crate::image::{ImageError, Observer, open};
 use crate::store::Errno;
 use crate::store::lock::Access;
-use crate::store::medium::Direct;
-use crate::store::sidecar::{Pair, default_path};
+use crate::store::sidecar::Pair;
 use std::path::PathBuf;
 
 /// What to scrub.
@@ -35,8 +34,7 @@ pub struct Scrubbed {
 /// # Errors
 /// [`ImageError`]: it could not be done. A bad interval is no error.
 pub fn scrub(options: &ScrubOptions, observer: &mut dyn Observer) -> Result<Scrubbed, ImageError> {
-    let sidecar = options.sidecar.clone().unwrap_or_else(|| default_path(&options.disk));
-    let pair = Pair::open(&options.disk, &sidecar, Access::Shared, Direct::Auto, Direct::Off, true)?;
+    let pair = open(&options.disk, options.sidecar.as_deref(), Access::Shared)?;
     pair.refuse_unrecovered(Access::Shared)?;
     let layout = pair.pi.layout;
     let mut scrubber =

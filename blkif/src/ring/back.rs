@@ -1,8 +1,8 @@
 //! The backend's end of a ring.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Acquire;
 
-use super::{Geometry, RingError, passed};
+use super::{Geometry, RingError};
 use crate::abi::Abi;
 use crate::memory::{Index, RingMemory};
 use crate::response::Response;
@@ -178,12 +178,8 @@ impl<M: RingMemory> BackRing<M> {
         if old == new {
             return false;
         }
-        // Release: the responses' bytes come before the index.
-        self.memory.store(Index::ResponseProducer, new, Release);
         self.rsp_prod = new;
-        // The index before the look at rsp_event: the sleeper does it the other way round.
-        self.memory.barrier();
-        passed(self.memory.load(Index::ResponseEvent, Relaxed), old, new)
+        super::publish(&self.memory, Index::ResponseProducer, Index::ResponseEvent, old, new)
     }
 
     /// Asks to be notified once `want` requests (at least 1; 2 for half a pair) are visible and
@@ -192,9 +188,7 @@ impl<M: RingMemory> BackRing<M> {
     #[must_use = "sleeping although work is there loses it"]
     pub fn arm(&mut self, want: u32) -> bool {
         let want = want.max(1);
-        self.memory.store(Index::RequestEvent, self.req_cons.wrapping_add(want), Relaxed);
-        // req_event before the look at req_prod: the publisher does it the other way round.
-        self.memory.barrier();
+        super::arm(&self.memory, Index::RequestEvent, self.req_cons.wrapping_add(want));
         self.look().map_or(true, |ahead| ahead >= want)
     }
 

@@ -1,8 +1,8 @@
 //! The frontend's end of a ring.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 
-use super::{Geometry, RingError, passed};
+use super::{Geometry, RingError};
 use crate::abi::{Abi, RING_HEADER};
 use crate::memory::{Index, RingMemory};
 use crate::response::RawResponse;
@@ -89,12 +89,8 @@ impl<M: RingMemory> FrontRing<M> {
         if old == new {
             return false;
         }
-        // Release: the slots' bytes come before the index.
-        self.memory.store(Index::RequestProducer, new, Release);
         self.req_prod = new;
-        // The index before the look at req_event: the sleeper does it the other way round.
-        self.memory.barrier();
-        passed(self.memory.load(Index::RequestEvent, Relaxed), old, new)
+        super::publish(&self.memory, Index::RequestProducer, Index::RequestEvent, old, new)
     }
 
     /// Takes the next response, copied once; none when no more are visible.
@@ -129,9 +125,7 @@ impl<M: RingMemory> FrontRing<M> {
     #[must_use = "sleeping although responses are there loses them"]
     pub fn arm(&mut self, want: u32) -> bool {
         let want = want.max(1);
-        self.memory.store(Index::ResponseEvent, self.rsp_cons.wrapping_add(want), Relaxed);
-        // rsp_event before the look at rsp_prod: the publisher does it the other way round.
-        self.memory.barrier();
+        super::arm(&self.memory, Index::ResponseEvent, self.rsp_cons.wrapping_add(want));
         self.look().map_or(true, |ahead| ahead >= want)
     }
 

@@ -21,6 +21,8 @@ pub use back::{BackRing, Indexes, Start};
 pub use front::FrontRing;
 
 use crate::abi::{Abi, RING_HEADER};
+use crate::memory::{Index, RingMemory};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// What is wrong with a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -76,6 +78,25 @@ impl Geometry {
     fn offset(&self, index: u32) -> usize {
         RING_HEADER + (index & (self.entries - 1)) as usize * self.abi.entry_size()
     }
+}
+
+/// Publishes what was written between two values of a producer index, by one store. True: the other side, whose event
+/// index is `event`, is to be notified.
+#[inline]
+fn publish(memory: &impl RingMemory, producer: Index, event: Index, old: u32, new: u32) -> bool {
+    // Release: the entries' bytes come before the index.
+    memory.store(producer, new, Release);
+    // The index before the look at the event index: the sleeper does it the other way round.
+    memory.barrier();
+    passed(memory.load(event, Relaxed), old, new)
+}
+
+/// Asks to be notified when the other side's producer index reaches `at`. The caller looks at that index next.
+#[inline]
+fn arm(memory: &impl RingMemory, event: Index, at: u32) {
+    memory.store(event, at, Relaxed);
+    // The event index before the look at the producer index: the publisher does it the other way round.
+    memory.barrier();
 }
 
 /// Whether a producer that went from `old` to `new` owes the other side an event: the event index is
