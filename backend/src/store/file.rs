@@ -3,6 +3,8 @@
 //! Overlapping requests need no order here: with no metadata beside the data there is nothing to disagree with.
 
 use crate::io::{Doorbell, Owner, Ring};
+use crate::store::flushes::{Flushes, Turn};
+use crate::store::inbox::{Inbox, Waiter, Wake};
 use crate::store::medium::Medium;
 use crate::store::sidecar::grown_size;
 use crate::store::{Capabilities, Completion, Errno, Geometry, Io, Op, Store, StoreError, StoreQueue};
@@ -18,6 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const PART: u64 = 1 << 30;
 /// Most discards of a queue that are in the kernel's hands: whoever stops the queue waits for these.
 const DISCARDS: usize = 4;
+/// What a flush's completion says, in place of a request.
+const ROUND: u64 = 1 << 48;
 
 /// A disk without PI.
 pub(crate) struct FileStore {
@@ -25,13 +29,14 @@ pub(crate) struct FileStore {
     /// Its size, which may grow.
     bytes: AtomicU64,
     capabilities: Capabilities,
+    flushes: Flushes,
 }
 
 impl FileStore {
     /// Serves an open, locked disk.
     pub(crate) fn new(data: Medium, read_only: bool, discard: bool) -> Self {
         let capabilities = plain_capabilities(&data, read_only, discard);
-        Self { bytes: AtomicU64::new(data.bytes), data, capabilities }
+        Self { bytes: AtomicU64::new(data.bytes), data, capabilities, flushes: Flushes::default() }
     }
 }
 
@@ -60,18 +65,26 @@ impl Store for FileStore {
         self.capabilities
     }
 
-    fn queue(self: Arc<Self>, _doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>> {
+    fn queue(self: Arc<Self>, doorbell: Doorbell) -> io::Result<Box<dyn StoreQueue>> {
         Ok(Box::new(FileQueue {
             store: self,
             active: Slab::new(),
             discarding: 0,
             waiting: VecDeque::new(),
+            round: Vec::new(),
+            inbox: Arc::new(Inbox::new(doorbell)),
+            events: Vec::new(),
             hurried: false,
         }))
     }
 
     fn close(&self) -> io::Result<()> {
-        if self.capabilities.read_only { Ok(()) } else { self.data.file.sync_all() }
+        if self.capabilities.read_only {
+            return Ok(());
+        }
+        self.data.file.sync_all()?;
+        // The kernel tells a failure once.
+        self.flushes.broken().map_or(Ok(()), |Errno(errno)| Err(io::Error::from_raw_os_error(errno)))
     }
 }
 
@@ -95,6 +108,11 @@ struct FileQueue {
     /// Discards in the kernel's hands, and those that wait for one of them to end.
     discarding: usize,
     waiting: VecDeque<usize>,
+    /// The flushes of the round that this queue leads.
+    round: Vec<Waiter>,
+    inbox: Arc<Inbox>,
+    /// Memory for what the inbox gives.
+    events: Vec<(usize, Wake)>,
     /// The queue is about to end.
     hurried: bool,
 }
@@ -104,8 +122,11 @@ impl StoreQueue for FileQueue {
         if let Err(error) = admit(&io, &self.store.geometry(), &self.store.capabilities) {
             return done.push(Completion { id: io.id, buffer: io.buffer, result: Err(error.into()) });
         }
-        let discards = io.op == Op::Discard;
+        let (flushes, discards) = (io.op == Op::Flush, io.op == Op::Discard);
         let slot = self.active.insert(Active { io, moved: 0 });
+        if flushes {
+            return self.flush(slot, ring, done);
+        }
         if discards && self.discarding == DISCARDS {
             return self.waiting.push_back(slot);
         }
@@ -114,6 +135,9 @@ impl StoreQueue for FileQueue {
     }
 
     fn complete(&mut self, value: u64, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        if value == ROUND {
+            return self.round_ended(result, ring, done);
+        }
         let slot = value as usize;
         let Some(active) = self.active.get_mut(slot) else {
             debug_assert!(false, "a completion of nothing");
@@ -144,7 +168,9 @@ impl StoreQueue for FileQueue {
         }
     }
 
-    fn resume(&mut self, _ring: &mut Ring, _done: &mut Vec<Completion>) {}
+    fn resume(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
+        self.settle(ring, done);
+    }
 
     fn hurry(&mut self) {
         self.hurried = true;
@@ -152,6 +178,65 @@ impl StoreQueue for FileQueue {
 }
 
 impl FileQueue {
+    fn flush(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        match self.store.flushes.join(Waiter { inbox: Arc::clone(&self.inbox), slot }) {
+            Turn::Lead(round) => self.lead(round, ring),
+            Turn::Wait => {}
+            Turn::Failed(error) => self.flushed(slot, Err(error), done),
+        }
+    }
+
+    fn lead(&mut self, round: Vec<Waiter>, ring: &mut Ring) {
+        self.round = round;
+        self.sync(ring);
+    }
+
+    fn sync(&self, ring: &mut Ring) {
+        let fd = types::Fd(self.store.data.fd());
+        let entry = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
+        // SAFETY: the entry names no memory.
+        unsafe { ring.push(&entry.user_data(Owner::Store.user_data(ROUND))) }
+    }
+
+    fn round_ended(&mut self, result: i32, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let result = match outcome(result, 0) {
+            Outcome::Done => Ok(()),
+            Outcome::Again { .. } => return self.sync(ring),
+            Outcome::Failed(error) => Err(error),
+        };
+        let next = self.store.flushes.end(result);
+        for waiter in std::mem::take(&mut self.round).into_iter().chain(next.failed) {
+            waiter.post(Wake::Flushed(result), Some(&self.inbox));
+        }
+        if let Some(leader) = next.leader {
+            leader.post(Wake::Room, Some(&self.inbox));
+        }
+        self.settle(ring, done);
+    }
+
+    /// Does what this or another queue has told.
+    fn settle(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let mut events = std::mem::take(&mut self.events);
+        while self.inbox.take(&mut events) {
+            for (slot, wake) in events.drain(..) {
+                match wake {
+                    Wake::Flushed(result) => self.flushed(slot, result, done),
+                    Wake::Room => {
+                        let round = self.store.flushes.lead();
+                        self.lead(round, ring);
+                    }
+                    other => debug_assert!(false, "{other:?} is nothing that happens here"),
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    fn flushed(&mut self, slot: usize, result: Result<(), Errno>, done: &mut Vec<Completion>) {
+        let Active { io, .. } = self.active.remove(slot);
+        done.push(Completion { id: io.id, buffer: io.buffer, result: result.map_err(Into::into) });
+    }
+
     /// Starts what waited for a discard to end; in a hurry, ends it.
     fn next_discards(&mut self, ring: &mut Ring, done: &mut Vec<Completion>) {
         while self.discarding < DISCARDS
@@ -180,10 +265,9 @@ impl FileQueue {
                 ring.write(fd, lease, *moved, at, flags, user_data);
             }
             (Op::Discard, _) => punch(ring, fd, at, active.part(), user_data),
+            // Admitted without a buffer, or a flush: neither comes here.
             (Op::Flush | Op::Read | Op::Write { .. }, _) => {
-                let entry = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
-                // SAFETY: the entry names no memory.
-                unsafe { ring.push(&entry.user_data(user_data)) }
+                debug_assert!(false, "{:?} without a buffer", io.op)
             }
         }
     }

@@ -15,6 +15,7 @@
 pub(crate) mod device;
 mod error;
 pub(crate) mod file;
+mod flushes;
 mod inbox;
 pub(crate) mod lock;
 pub(crate) mod medium;

@@ -2,7 +2,7 @@
 
 use crate::driver::Driver;
 use crate::support::{Image, Numbers};
-use dixback::store::{Direct, Errno, StoreSpec, open, probe};
+use dixback::store::{Direct, Errno, Op, StoreSpec, open, probe};
 
 #[test]
 fn file_when_written_read_and_discarded_behaves_as_a_disk() {
@@ -39,6 +39,34 @@ fn file_when_written_read_and_discarded_behaves_as_a_disk() {
         store.close().unwrap();
         assert!(std::fs::read(&image.path).unwrap() == model);
     }
+}
+
+#[test]
+fn flushes_when_they_come_from_several_queues_at_once_then_all_end() {
+    let image = Image::new(1 << 20);
+    let store = image.open();
+    let mut drivers = [Driver::new(&store), Driver::new(&store), Driver::new(&store)];
+    for _ in 0..20 {
+        let ids: Vec<Vec<u32>> = drivers
+            .iter_mut()
+            .map(|driver| {
+                driver.write(0, &[7; 512], 0, false).unwrap();
+                (0..5).map(|_| driver.start(Op::Flush, 0, 0, None)).collect()
+            })
+            .collect();
+        // The first leads, with its first flush alone; then it shares a round with all others, and so on.
+        while drivers.iter().map(Driver::pending).sum::<usize>() > 0 {
+            for (driver, ids) in drivers.iter_mut().zip(&ids) {
+                driver.turn(false);
+                for completion in driver.finished() {
+                    assert!(ids.contains(&completion.id));
+                    assert_eq!(completion.result, Ok(()));
+                }
+            }
+        }
+    }
+    drop(drivers);
+    store.close().unwrap();
 }
 
 #[test]
