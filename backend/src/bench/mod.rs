@@ -7,11 +7,14 @@
 //! end to end   through the ring, PI made and checked by the guest and checked by the daemon
 //! ```
 //!
+//! `--crash`: what keeping a log or a bitmap costs ([`crash`]).
+//!
 //! Frontend and daemon are processes of their own; each one's time on a processor is counted apart. Each figure is the
 //! median of several short samples, taken by turns with those of the other rows it is compared with, so that a machine's
 //! moods meet all alike. Figures of one run compare; figures of two machines, or two days, do not.
 
 mod cpu;
+mod crash;
 mod raw;
 mod workload;
 
@@ -46,6 +49,12 @@ pub struct BenchArgs {
     /// Leave the file out: only the null disk, which keeps nothing.
     #[arg(long)]
     null_only: bool,
+    /// Measure only what keeping a log or a bitmap for a crash costs.
+    #[arg(long, conflicts_with = "null_only")]
+    crash: bool,
+    /// Two block devices to measure that on besides. What is on them is lost.
+    #[arg(long, value_name = "DATA,SIDECAR", requires = "crash")]
+    devices: Option<String>,
 }
 
 /// How a guest uses PI.
@@ -133,6 +142,16 @@ fn bench(args: &BenchArgs) -> Result<(), HostError> {
         .tempdir_in(&dir)
         .map_err(system(dir.display().to_string()))?;
     crate::demo::remove_when_interrupted(work.path());
+    if args.crash {
+        let files = Files::make(work.path(), bytes)?;
+        let sidecar = crate::store::sidecar::default_path(&files.protected);
+        let name = format!("file in {}", dir.display());
+        let mut media = vec![crash::Media { name, data: files.protected, sidecar, bytes }];
+        if let Some(text) = &args.devices {
+            media.push(crash::devices(text, bytes)?);
+        }
+        return crash::table(&media, seconds);
+    }
     let files = if args.null_only { None } else { Some(Files::make(work.path(), bytes)?) };
     println!("each figure: the median of {} samples of {} s", args.samples, args.seconds);
     println!("kernel of the guards: {:?}; {} processors", integrity::Kernel::selected(), processors());

@@ -27,12 +27,17 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Most bytes of a batch.
 const BATCH: u64 = 1 << 20;
 /// What writes leave free for flush marks, so that a flush need not wait for a checkpoint.
 const RESERVE: u64 = 4 * PAGE;
+/// A queue that hands in nothing for so long is through with its turn: a request takes it a microsecond or two.
+const QUIET: Duration = Duration::from_micros(4);
+/// Longest wait for one that never is.
+const LONGEST: Duration = Duration::from_micros(60);
 /// Least size of any area.
 const SMALLEST: u64 = 16 * PAGE;
 
@@ -98,6 +103,8 @@ struct State {
     failed: Option<Errno>,
     /// A checkpoint was asked for and has not been yet.
     asked: bool,
+    /// The thread sleeps.
+    idle: bool,
     /// Records before this one are covered by a mark: one that is durable, one that is pending.
     marked: u64,
     marking: u64,
@@ -116,6 +123,8 @@ pub(super) struct Wal {
     start: u64,
     /// Bytes of a batch.
     batch: u64,
+    /// Records so far.
+    appended: AtomicU64,
     pub(super) batches: AtomicU64,
     pub(super) stalls: AtomicU64,
 }
@@ -145,6 +154,7 @@ impl Wal {
                 room: Vec::new(),
                 failed: None,
                 asked: false,
+                idle: false,
                 marked: 0,
                 marking: 0,
                 stop: false,
@@ -156,6 +166,7 @@ impl Wal {
             with_data,
             start,
             batch,
+            appended: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
         })
@@ -214,8 +225,8 @@ impl Wal {
         }
         let sequence = state.area.open();
         state.waiters.push(Committed::Announced(waiter()));
-        drop(state);
-        self.bell.notify_one();
+        self.appended.fetch_add(1, Ordering::Relaxed);
+        self.wake(state);
         Appended::Queued(sequence)
     }
 
@@ -238,8 +249,7 @@ impl Wal {
         state.area.close(sequence);
         state.marking = state.marking.max(cut);
         state.waiters.extend(waiters.drain(..).map(Committed::Flushed));
-        drop(state);
-        self.bell.notify_one();
+        self.wake(state);
         Marked::Queued
     }
 
@@ -294,8 +304,33 @@ impl Wal {
 
     /// Nothing will be appended any more: the thread writes what there is and ends.
     pub(super) fn stop(&self) {
-        self.lock().stop = true;
-        self.bell.notify_one();
+        let mut state = self.lock();
+        state.stop = true;
+        self.wake(state);
+    }
+
+    /// There is something for the thread to do. A notification is a system call, so only if it sleeps.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if std::mem::take(&mut state.idle) {
+            drop(state);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Waits for a queue that is handing in one request after the other: what it hands in now, one flush will do for.
+    fn gather(&self) {
+        let begin = Instant::now();
+        let (mut seen, mut since) = (self.appended.load(Ordering::Relaxed), begin);
+        loop {
+            std::hint::spin_loop();
+            let (now, count) = (Instant::now(), self.appended.load(Ordering::Relaxed));
+            if count != seen {
+                (seen, since) = (count, now);
+            }
+            if now - since >= QUIET || now - begin >= LONGEST {
+                return;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -350,11 +385,18 @@ impl Wal {
     /// Waits for records and takes them all.
     fn take(&self, batch: &mut Vec<u8>, waiters: &mut Vec<Committed>) -> Option<Taken> {
         let mut state = self.lock();
+        let mut slept = false;
         while state.pending.is_empty() {
             if state.stop {
                 return None;
             }
+            (state.idle, slept) = (true, true);
             state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if slept {
+            drop(state);
+            self.gather();
+            state = self.lock();
         }
         batch.clear();
         std::mem::swap(batch, &mut state.pending);
