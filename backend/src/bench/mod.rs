@@ -15,6 +15,7 @@
 
 mod cpu;
 mod crash;
+mod figure;
 mod raw;
 mod workload;
 
@@ -23,6 +24,7 @@ use crate::demo::{protect, target};
 use crate::simhost::{Host, HostError, pin, system};
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
+use figure::Figure;
 use raw::Rate;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -78,44 +80,6 @@ impl Mode {
 
     fn dix(self) -> &'static str {
         if self == Mode::EndToEnd { "require" } else { "off" }
-    }
-}
-
-/// What a sample gives, and a figure of several.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Figure {
-    /// Requests per second.
-    rate: f64,
-    /// Nanoseconds of the daemon's threads, or the raw loop's, for each request.
-    daemon_ns: f64,
-    /// What of that the daemon spun, waiting for the frontend.
-    spin_ns: f64,
-    /// System calls of the daemon's for each request.
-    calls: f64,
-    /// Nanoseconds of the frontend's own threads for each request.
-    frontend_ns: f64,
-    /// Sleeps of the frontend and notifications by it, for each request.
-    wakeups: f64,
-    notifications: f64,
-}
-
-impl Figure {
-    /// The median of each of these.
-    fn median(samples: &[Figure]) -> Figure {
-        let of = |field: fn(&Figure) -> f64| {
-            let mut values: Vec<f64> = samples.iter().map(field).collect();
-            values.sort_unstable_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or_default()
-        };
-        Figure {
-            rate: of(|sample| sample.rate),
-            daemon_ns: of(|sample| sample.daemon_ns),
-            spin_ns: of(|sample| sample.spin_ns),
-            calls: of(|sample| sample.calls),
-            frontend_ns: of(|sample| sample.frontend_ns),
-            wakeups: of(|sample| sample.wakeups),
-            notifications: of(|sample| sample.notifications),
-        }
     }
 }
 
@@ -410,13 +374,6 @@ fn field(line: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn median_when_of_an_odd_number_then_is_the_middle_of_each_field() {
-        let sample = |rate, daemon_ns| Figure { rate, daemon_ns, ..Figure::default() };
-        let samples = [sample(3.0, 9.0), sample(1.0, 7.0), sample(2.0, 80.0)];
-        assert_eq!(Figure::median(&samples), sample(2.0, 9.0));
-    }
 
     #[test]
     fn field_when_present_is_its_number_and_else_nothing() {
