@@ -131,6 +131,7 @@ fn make_sidecar(media: &Media) -> Result<(), HostError> {
         profile,
         force: true,
         non_atomic: true,
+        log: None,
         app_tag: 0,
     };
     protect(&options, &mut ())

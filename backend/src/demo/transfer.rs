@@ -102,6 +102,7 @@ pub(crate) fn protect(disk: &Path) -> Result<(), HostError> {
         disk: disk.to_owned(),
         sidecar: None,
         profile,
+        log: None,
         app_tag: 0,
         force: false,
         non_atomic: false,

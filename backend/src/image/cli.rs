@@ -82,6 +82,9 @@ struct ProtectArgs {
     /// The application tag of the data that is there, for a disk served with app-tag=; such as 0x1200, not 0xffff.
     #[arg(long, value_name = "TAG", default_value = "0", value_parser = app_tag)]
     app_tag: u16,
+    /// Room for the log that crash=log keeps, 64KiB to 1GiB; by the disk's size if not given.
+    #[arg(long, value_name = "SIZE", value_parser = log_size)]
+    log: Option<u64>,
     /// Replace a sidecar that exists.
     #[arg(long)]
     force: bool,
@@ -118,6 +121,11 @@ fn app_tag(text: &str) -> Result<u16, &'static str> {
     tag.ok().filter(|tag| *tag != u16::MAX).ok_or("a number below 0xffff")
 }
 
+fn log_size(text: &str) -> Result<u64, String> {
+    let size = crate::config::units::size(text).filter(|size| (64 << 10..=1 << 30).contains(size));
+    size.ok_or_else(|| "a size from 64KiB to 1GiB".to_owned())
+}
+
 /// Runs a tool.
 pub fn main(args: ImageArgs) -> ExitCode {
     let result = match args.tool {
@@ -143,6 +151,7 @@ fn run_protect(args: &ProtectArgs) -> Result<ExitCode, String> {
         sidecar: args.disk.pi.clone(),
         profile,
         app_tag: args.app_tag,
+        log: args.log,
         force: args.force,
         non_atomic: args.non_atomic,
     };

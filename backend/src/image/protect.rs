@@ -34,6 +34,8 @@ pub struct ProtectOptions {
     pub profile: Profile,
     /// The application tag of the data that is there.
     pub app_tag: u16,
+    /// Bytes of the log area; by the data's size if none is given.
+    pub log: Option<u64>,
     /// Whether a sidecar that exists is replaced.
     pub force: bool,
     /// Whether an interval may be larger than what is written whole when the power fails.
@@ -73,11 +75,12 @@ pub fn protect(options: &ProtectOptions, observer: &mut dyn Observer) -> Result<
         return Err(ImageError::NonAtomic { path: options.disk.clone(), interval: spec.interval, atomic });
     }
     let before = data.stamp()?;
+    let header = Header::new(options.profile, data.bytes, spec.interval > atomic);
     let header = Header {
         clean: true,
         closed: Closed::of(before),
         owner: owner_record("dixback image protect"),
-        ..Header::new(options.profile, data.bytes, spec.interval > atomic)
+        ..options.log.map_or(header.clone(), |bytes| header.with_log(bytes))
     };
     let target = Target::create(&sidecar, &data, &header, options.force)?;
     let layout = header.layout();

@@ -34,6 +34,7 @@ fn log_when_a_guest_comes_again_and_again_with_wrong_pi_then_stays_short() {
         disk: disk.clone(),
         sidecar: None,
         profile,
+        log: None,
         app_tag: 0,
         force: false,
         non_atomic: false,

@@ -135,6 +135,7 @@ impl Scene {
             disk: path.clone(),
             sidecar: None,
             profile: profile(),
+            log: None,
             app_tag: 0,
             force: false,
             non_atomic: false,

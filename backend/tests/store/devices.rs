@@ -49,6 +49,7 @@ fn options(disk: &Path, sidecar: &Path) -> ProtectOptions {
         disk: disk.to_owned(),
         sidecar: Some(sidecar.to_owned()),
         profile: dif(),
+        log: None,
         app_tag: 0,
         force: false,
         non_atomic: false,

@@ -248,3 +248,26 @@ fn scrub_when_the_sidecar_has_another_name_is_told_it() {
     let found = scrub(&ScrubOptions { sidecar: Some(other), ..missing }, &mut ()).unwrap();
     assert_eq!(found, Scrubbed { intervals: 2048, bad: 0, unprotected: 2048 });
 }
+
+#[test]
+fn protect_when_told_how_large_the_log_is_to_be_makes_it_so_and_never_too_small() {
+    for (asked, made) in [(1, 64 << 10), (100_000, 102_400)] {
+        let image = Image::new(1 << 20);
+        let mut options = image.options(dif());
+        options.log = Some(asked);
+        protect(&options, &mut ()).unwrap();
+        // Both headers before it, four blocks of metadata behind it.
+        let length = std::fs::metadata(image.sidecar()).unwrap().len();
+        assert_eq!(length, (64 << 10) + made + 4 * 4096);
+        let store = image.open();
+        let mut driver = Driver::new(&store);
+        // Several times round.
+        for number in 0..100 {
+            driver.write(number % 2 * (512 << 10), &[number as u8; 512 << 10], 1, number % 10 == 0).unwrap();
+        }
+        drop(driver);
+        store.close().unwrap();
+        drop(store);
+        run_scrub(&image);
+    }
+}

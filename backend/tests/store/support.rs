@@ -48,6 +48,7 @@ impl Image {
             disk: self.path.clone(),
             sidecar: None,
             profile,
+            log: None,
             app_tag: 0,
             force: false,
             non_atomic: true,

@@ -204,6 +204,14 @@ impl Header {
         }
     }
 
+    /// The same, for a new sidecar, with a log area of so many bytes, or of as many as a log needs.
+    pub fn with_log(self, bytes: u64) -> Self {
+        let spec = self.profile.spec();
+        let bytes = bytes.max(super::wal::smallest(spec.interval, spec.metadata_size));
+        let bytes = bytes.next_multiple_of(ALIGNMENT);
+        Self { log: (self.log.0, bytes), metadata: (self.log.0 + bytes, self.metadata.1), ..self }
+    }
+
     /// Where the metadata lies.
     pub fn layout(&self) -> Layout {
         Layout::new(&self.profile, self.data_bytes, self.metadata.0)

@@ -78,6 +78,7 @@ fn make(shape: &Shape, path: &Path) {
         disk: path.to_owned(),
         sidecar: None,
         profile: shape.profile,
+        log: None,
         app_tag: 0,
         force: false,
         non_atomic: true,

@@ -43,7 +43,7 @@ const SMALLEST: u64 = 16 * PAGE;
 
 /// Least size of an area for a disk with intervals and metadata of so many bytes: a batch is half of it, and holds two
 /// of the largest records that there must be.
-fn smallest(interval: u32, entry: u16) -> u64 {
+pub(super) fn smallest(interval: u32, entry: u16) -> u64 {
     (4 * (64 + u64::from(interval) + u64::from(entry))).next_multiple_of(2 * PAGE).max(SMALLEST)
 }
 
