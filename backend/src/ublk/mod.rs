@@ -8,8 +8,8 @@
 //! | module | idea |
 //! |---|---|
 //! | `disk` | what the operator says of a disk, as the driver's parameters |
-//! | `serve` | a server's life: new devices, devices that a former server left |
-//! | `queue`, `threads` | one thread per queue: the way of a request |
+//! | `serve`, `takeover` | a server's life: new devices, devices that a former server left |
+//! | `queue`, `request`, `threads` | one thread per queue: the way of a request |
 //! | `record` | what a device serves, for who takes it over |
 //! | `manage` | list, delete |
 
@@ -17,7 +17,9 @@ mod disk;
 mod manage;
 mod queue;
 mod record;
+mod request;
 mod serve;
+mod takeover;
 mod threads;
 
 use crate::control::Service;

@@ -15,6 +15,7 @@ use crate::queue::{Disk, Stats};
 use crate::store::{self, Store, StoreError};
 use crate::ublk::disk::{self, LARGEST};
 use crate::ublk::record::{Claim, FOLDER, Record};
+use crate::ublk::takeover::{existing, recover};
 use crate::ublk::threads::{Event, Threads};
 use ::ublk::{Control, Device, Features, Info, NewDevice, Params, State};
 use rustix::io::Errno;
@@ -24,7 +25,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How long a server that has gone may still hold the device or the disk: the kernel ends its I/O first.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What `dixback ublk add` was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +51,13 @@ pub(super) enum End {
 }
 
 /// A device that is about to be served.
-struct Server {
-    control: Control,
-    claim: Claim,
-    device: Arc<Device>,
+pub(super) struct Server {
+    pub control: Control,
+    pub claim: Claim,
+    pub device: Arc<Device>,
     /// Made by this process: if it cannot be started, it goes again.
-    new: bool,
-    store: Arc<dyn Store>,
+    pub new: bool,
+    pub store: Arc<dyn Store>,
 }
 
 /// Serves until it ends. `ready` is told once, with a line about the device.
@@ -79,37 +80,6 @@ pub(super) fn serve(wish: &Wish, ready: impl FnOnce(&str)) -> Result<End, String
         Some((info, claim)) => recover(control, claim, wish, info, tell, told, ready),
         None if wish.recover => Err("there is no such ublk device to take over".to_owned()),
         None => create(control, wish, tell, told, ready),
-    }
-}
-
-/// A device of that number, if there is one that waits for a server; its claim with it.
-fn existing(control: &mut Control, id: u32, patient: bool) -> Result<Option<(Info, Claim)>, String> {
-    let since = Instant::now();
-    loop {
-        let info = match control.info(id) {
-            Ok(info) => info,
-            Err(error) if error.errno() == Some(Errno::NODEV.raw_os_error()) => return Ok(None),
-            Err(error) => return Err(text(error)),
-        };
-        let claim = Claim::take(Path::new(FOLDER), id).map_err(text)?;
-        // A server that was killed is not quite gone until the kernel has ended its I/O.
-        let lives = claim.is_none() || (info.state == State::Live && info.server.is_some());
-        match (claim, info.state) {
-            (Some(claim), State::Quiesced | State::Failing) => return Ok(Some((info, claim))),
-            (Some(_), State::Dead) => {
-                // Its server ended before it was started, or after it was stopped.
-                control.delete(id).map_err(text)?;
-                return Ok(None);
-            }
-            _ if since.elapsed() < PATIENCE && (patient || !lives) => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            _ => {
-                let by =
-                    info.server.map_or("another process".to_owned(), |process| format!("process {process}"));
-                return Err(format!("ublk device {id} is {} and served by {by}", info.state));
-            }
-        }
     }
 }
 
@@ -161,56 +131,8 @@ fn create(
     server.run(&plan, &params, tell, &told, ready)
 }
 
-fn recover(
-    mut control: Control,
-    mut claim: Claim,
-    wish: &Wish,
-    info: Info,
-    tell: Sender<Event>,
-    told: Receiver<Event>,
-    ready: impl FnOnce(&str),
-) -> Result<End, String> {
-    let id = info.id;
-    let record = claim.record().map_err(text)?.ok_or_else(|| {
-        format!(
-            "ublk device {id} is {}, but was not made by dixback: nobody knows what it served",
-            info.state
-        )
-    })?;
-    if let Some(target) = wish.target.as_deref()
-        && (target, wish.read_only) != (&record.target, record.read_only)
-    {
-        return Err(format!(
-            "ublk device {id} is {} and belongs to {}{}: it is taken over with that, or deleted (dixback ublk del {id})",
-            info.state,
-            record.target,
-            if record.read_only { ", read-only" } else { "" }
-        ));
-    }
-    let plan = disk::plan(&record.target, record.read_only)?;
-    let store = open(&plan, &format!("ublk device {id}"), true)?;
-    let params = disk::params(&plan, &store.geometry(), &store.capabilities());
-    let mut prepared = || {
-        let had = control.params(id).map_err(text)?;
-        // A disk that has grown is served as far as it went.
-        let fits =
-            had.is_some_and(|had| Params { bytes: had.bytes, ..params } == had && had.bytes <= params.bytes);
-        if !fits {
-            return Err(format!(
-                "{} is not what ublk device {id} was made of: it is {params:?}, it was {had:?}",
-                record.target
-            ));
-        }
-        patiently(|| control.start_recovery(id))?;
-        patiently(|| Device::open(info))
-    };
-    let device = prepared().inspect_err(|_| close(&*store))?;
-    let server = Server { control, claim, device, new: false, store };
-    server.run(&plan, &params, tell, &told, ready)
-}
-
 impl Server {
-    fn run(
+    pub fn run(
         mut self,
         plan: &Plan,
         params: &Params,
@@ -350,7 +272,7 @@ impl Server {
 
 /// Opens a disk. One whose server was killed may be locked for a little longer: until the kernel has ended its I/O, which
 /// is what the lock is waited for.
-fn open(plan: &Plan, owner: &str, patient: bool) -> Result<Arc<dyn Store>, String> {
+pub(super) fn open(plan: &Plan, owner: &str, patient: bool) -> Result<Arc<dyn Store>, String> {
     let since = Instant::now();
     let store = loop {
         match store::open(&plan.store, owner) {
@@ -364,22 +286,9 @@ fn open(plan: &Plan, owner: &str, patient: bool) -> Result<Arc<dyn Store>, Strin
     Ok(store)
 }
 
-fn close(store: &dyn Store) {
+pub(super) fn close(store: &dyn Store) {
     if let Err(error) = store.close() {
         log::error!("the disk cannot be closed: {error}");
-    }
-}
-
-/// Tries while the driver says that the former server is not quite gone.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ::ublk::Error>) -> Result<T, String> {
-    let since = Instant::now();
-    loop {
-        match attempt() {
-            Err(error) if error.errno() == Some(Errno::BUSY.raw_os_error()) && since.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            result => return result.map_err(text),
-        }
     }
 }
 
@@ -403,6 +312,6 @@ fn summary(stats: &Stats) -> String {
     told.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
