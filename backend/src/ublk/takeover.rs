@@ -30,7 +30,13 @@ pub(super) fn existing(
         let lives = claim.is_none() || foreign;
         match (claim, info.state) {
             (Some(claim), State::Quiesced | State::Failing) => return Ok(Some((info, claim))),
-            (Some(_), State::Dead) => {
+            (Some(mut claim), State::Dead) => {
+                if claim.record().map_err(text)?.is_none() {
+                    return Err(format!(
+                        "ublk device {id} is dead, and was not made by dixback; if nobody is about to start it: dixback \
+                         ublk del {id}"
+                    ));
+                }
                 // Its server ended before it was started, or after it was stopped.
                 control.delete(id).map_err(text)?;
                 return Ok(None);
@@ -47,6 +53,7 @@ pub(super) fn existing(
     }
 }
 
+/// Serves it in the place of its former server, if the disk is the one it was made of.
 pub(super) fn recover(
     mut control: Control,
     mut claim: Claim,
