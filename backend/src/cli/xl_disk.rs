@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn device_with_pi_of_its_own_when_wished_then_is_in_the_line() {
+        let keys = ["pi=device", "guard=ip", "metadata-size=8"];
+        let line = line(&args("/dev/ng0n1", &keys)).unwrap();
+        assert!(line.contains("target=/dev/ng0n1?pi=device&guard=ip&metadata-size=8"), "{line}");
+        assert!(explain(&line).unwrap().contains("pi=device"));
+        assert!(super::line(&args("/dev/ng0n1", &["pi=device", "metadata-size=0"])).is_err());
+    }
+
+    #[test]
     fn wish_when_it_cannot_be_then_is_refused_by_name() {
         assert!(line(&args("/srv/vm1.img", &["integrity=perhaps"])).unwrap_err().contains("integrity"));
         assert!(line(&args("vm1.img", &[])).is_err());

@@ -10,7 +10,11 @@
 //! Overlapping requests of all queues are ordered, as they are with a sidecar: an NVMe controller keeps data and PI of a
 //! block together by itself, but an emulated one, a ublk server or a mirror may not.
 
-use super::diagnose::{Next, Stage, examine, first_half, from_tuples, located, narrow};
+mod discard;
+mod fault;
+
+use self::discard::chunk;
+use super::diagnose::{Next, Stage, located, narrow};
 use super::scratch::{Scratch, Shelf};
 use super::way::{Ended, Part};
 use super::{DeviceStore, convert};
@@ -30,9 +34,6 @@ use std::sync::atomic::Ordering;
 const PART_SHIFT: u32 = 32;
 /// What a buffer for one block's tuples is filled with, to see whether any came.
 const UNTOUCHED: u8 = 0xA5;
-
-/// Most data that one discard locks at a time: a quarter of what the range table tells apart.
-const CHUNK: u64 = 64 << 20;
 
 struct Request {
     io: Io,
@@ -377,66 +378,6 @@ impl DeviceQueue {
         }
     }
 
-    fn recovered(&mut self, slot: usize, well: bool) {
-        let request = &self.requests[slot];
-        if well && (request.again || request.stage != Stage::Only) {
-            self.store.counters.recovered.fetch_add(1, Ordering::Relaxed);
-            let Io { op, offset, bytes, .. } = request.io;
-            self.log.log(log::Level::Warn, || {
-                let disk = self.store.way.path().display();
-                format!(
-                    "{disk}: {op:?} of {bytes} bytes at byte {offset}: the device found PI that did not match, and not \
-                     when it was tried again"
-                )
-            });
-        }
-    }
-
-    /// The device did not take a write's PI: was it wrong already when it was sent?
-    fn write_refused(&mut self, slot: usize, tag: Option<Tag>, ring: &mut Ring, done: &mut Vec<Completion>) {
-        let guest = &self.store.convert.guest;
-        let io = &self.requests[slot].io;
-        let wrong = io.buffer.as_ref().and_then(|lease| {
-            let (data, metadata) = lease.parts();
-            examine(guest, data, metadata, io.offset)
-        });
-        match wrong {
-            Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
-            None => self.again(slot, tag, ring, done),
-        }
-    }
-
-    /// Does everything once more, from the copy that is right; the second time is the last.
-    fn again(&mut self, slot: usize, tag: Option<Tag>, ring: &mut Ring, done: &mut Vec<Completion>) {
-        let request = &mut self.requests[slot];
-        if std::mem::replace(&mut request.again, true) {
-            let fault = PiFault { tag, ..PiFault::default() };
-            return self.end(slot, Err(IoError::Mismatch(fault)), done);
-        }
-        let whole = 0..request.io.buffer.as_ref().map_or(0, |lease| lease.len());
-        self.begin(slot, Stage::Only, whole, ring, done);
-    }
-
-    fn search(&mut self, slot: usize, range: Range<usize>, ring: &mut Ring, done: &mut Vec<Completion>) {
-        let half = first_half(&range, self.block());
-        self.begin(slot, Stage::Search(range), half, ring, done);
-    }
-
-    /// The smallest piece that a search reads.
-    fn block(&self) -> usize {
-        self.store.geometry.logical_block as usize
-    }
-
-    fn what_the_tuples_say(&mut self, slot: usize, range: &Range<usize>, tag: Option<Tag>) -> PiFault {
-        let device = &self.store.convert.device;
-        let Request { io, scratch, .. } = &self.requests[slot];
-        let offset = io.offset + range.start as u64;
-        let first = self.store.way.device_interval(offset / device.interval() as u64);
-        let left = scratch.as_ref().map_or(&[][..], |scratch| scratch.pi(metadata(device, range)));
-        let fault = from_tuples(device, left, UNTOUCHED, first, offset);
-        PiFault { tag: tag.or(fault.tag), ..fault }
-    }
-
     /// Gives a read its PI, checked here once more.
     fn deliver(&mut self, slot: usize) -> Result<(), PiFault> {
         let store = &self.store;
@@ -458,23 +399,6 @@ impl DeviceQueue {
             .map_err(|found| located(&store.convert.device, found, offset))
     }
 
-    /// Goes on with a discard, chunk by chunk.
-    fn discard(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
-        let request = &self.requests[slot];
-        let chunk = chunk(&request.io, request.discarded);
-        if chunk.is_empty() || self.hurried {
-            return self.end(slot, Ok(()), done);
-        }
-        self.lock(slot, chunk, ring, done);
-    }
-
-    fn discard_chunk(&mut self, slot: usize, ring: &mut Ring) {
-        let Request { io, scratch, left, discarded, .. } = &mut self.requests[slot];
-        let Some(scratch) = scratch else { return };
-        *left = 1;
-        self.store.way.discard(ring, chunk(io, *discarded), scratch, user_data(slot, 0));
-    }
-
     fn end(&mut self, slot: usize, result: Result<(), IoError>, done: &mut Vec<Completion>) {
         self.unlock(slot);
         let Request { io, scratch, .. } = self.requests.remove(slot);
@@ -483,12 +407,6 @@ impl DeviceQueue {
         }
         done.push(Completion { id: io.id, buffer: io.buffer, result });
     }
-}
-
-/// What of a discard is next, `done` bytes of it being done: up to a border between chunks.
-fn chunk(io: &Io, done: u64) -> Range<u64> {
-    let (start, end) = (io.offset + done, io.offset + io.bytes);
-    start..end.min((start / CHUNK + 1) * CHUNK)
 }
 
 /// The metadata of a range of data.
