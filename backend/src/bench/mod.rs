@@ -7,7 +7,7 @@
 //! end to end   through the ring, PI made and checked by the guest and checked by the daemon
 //! ```
 //!
-//! `--crash`: what keeping a log or a bitmap costs ([`crash`]).
+//! `--crash`: what keeping a log or a bitmap costs (`crash`).
 //!
 //! Frontend and daemon are processes of their own; each one's time on a processor is counted apart. Each figure is the
 //! median of several short samples, taken by turns with those of the other rows it is compared with, so that a machine's

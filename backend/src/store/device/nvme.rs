@@ -206,7 +206,7 @@ impl Namespace {
         }
     }
 
-    /// Deallocates the one [`range`] at `address` in memory.
+    /// Deallocates the one range at `address` in memory.
     pub(super) fn discard(&self, address: u64) -> Command {
         Command {
             opcode: DATASET_MANAGEMENT,
