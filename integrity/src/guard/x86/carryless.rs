@@ -97,12 +97,29 @@ macro_rules! kernel {
             ) {
                 let from: &[[Line; 8]] = from.as_chunks().0.as_chunks().0;
                 let to: &mut [[Line; 8]] = to.as_chunks_mut().0.as_chunks_mut().0;
-                let (mut from, mut to) = (from.chunks_exact(interval / STATE), to.iter_mut());
+                let mut to = to.iter_mut();
                 // Hidden from the compiler, which would make each word of them anew, at the cost of an instruction on the
                 // one execution port that multiplies.
                 let (powers, step) = (black_box(&POWERS), black_box(&STEP));
+                let zero = vector::first_word(0);
+                let states = interval / STATE;
+                let (mut from, mut registers) = (from, registers);
+                if states == 1 {
+                    // As below with the length known: four intervals are one piece of code, without a branch.
+                    let (fours, rest) = from.as_chunks::<4>();
+                    let (registers_fours, registers_rest) = registers.as_chunks_mut::<4>();
+                    for (from, registers) in fours.iter().zip(registers_fours) {
+                        let mut sums = [zero; 4];
+                        for j in 0..4 {
+                            sums[j] = total::<COPY>(std::slice::from_ref(&from[j]), &mut to, powers, step);
+                        }
+                        vector::$finish(sums, registers);
+                    }
+                    (from, registers) = (rest, registers_rest);
+                }
+                let mut from = from.chunks_exact(states);
                 for registers in registers.chunks_mut(4) {
-                    let mut sums = [vector::first_word(0); 4];
+                    let mut sums = [zero; 4];
                     for (sum, from) in sums.iter_mut().zip(from.by_ref().take(registers.len())) {
                         *sum = total::<COPY>(from, &mut to, powers, step);
                     }
@@ -123,7 +140,7 @@ macro_rules! kernel {
                 let zero = vector::first_word(0);
                 let mut state = [zero; 8];
                 for (index, from) in from.iter().enumerate() {
-                    let mut to = to.next();
+                    let mut to = if COPY { to.next() } else { None };
                     for i in 0..8 {
                         let data = vector::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
                         $(let data = vector::$reverse(data);)?

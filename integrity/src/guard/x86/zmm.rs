@@ -38,7 +38,7 @@ pub(super) fn take<const COPY: bool>(from: &Line, to: Option<&mut Line>) -> Vect
     // SAFETY: the reference is to 64 readable bytes.
     let value = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
     if COPY && let Some(to) = to {
-        prefetch(to.as_ptr().wrapping_add(1024));
+        prefetch(to.as_ptr().wrapping_add(512));
         // SAFETY: the reference is to 64 writable bytes.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) };
     }
