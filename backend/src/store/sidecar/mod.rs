@@ -258,11 +258,7 @@ impl SidecarStore {
         let Some(Threads { maintenance, safety }) = threads else { return Ok(()) };
         self.shared.maintenance.stop();
         let result = maintenance.join().unwrap_or(Err(Errno(libc::EIO)));
-        match &self.shared.safety {
-            Safety::Off => {}
-            Safety::Log(wal) => wal.stop(),
-            Safety::Bitmap(bitmap) => bitmap.stop(),
-        }
+        self.shared.stop_safety();
         match safety.map(JoinHandle::join) {
             Some(Err(_)) => Err(Errno(libc::EIO)),
             _ => result,
@@ -274,6 +270,15 @@ impl Shared {
     fn geometry(&self) -> Geometry {
         // Acquire: pairs with the Release in `grow`; the metadata of whatever is in range is there.
         Geometry { bytes: self.bytes.load(Ordering::Acquire), ..self.shape }
+    }
+
+    /// Has the log's or bitmap's thread end, once it has written what it was given.
+    fn stop_safety(&self) {
+        match &self.safety {
+            Safety::Off => {}
+            Safety::Log(wal) => wal.stop(),
+            Safety::Bitmap(bitmap) => bitmap.stop(),
+        }
     }
 
     fn start(shared: &Arc<Self>) -> Result<Threads, StoreError> {
@@ -323,8 +328,15 @@ impl Shared {
             let gone = |_| io::Error::other("the thread went away");
             told.recv().map_err(gone).and_then(|result| result).map(|()| thread)
         });
-        let maintenance = started.map_err(failed("cannot start its maintenance thread"))?;
-        Ok(Threads { maintenance, safety })
+        match started {
+            Ok(maintenance) => Ok(Threads { maintenance, safety }),
+            Err(error) => {
+                // The other one would keep the disk open, and locked.
+                shared.stop_safety();
+                safety.map(JoinHandle::join);
+                Err(failed("cannot start its maintenance thread")(error))
+            }
+        }
     }
 }
 

@@ -247,7 +247,8 @@ impl Wal {
         }
         let sequence = state.area.open();
         state.area.close(sequence);
-        state.marking = state.marking.max(cut);
+        // With nothing open the mark is the record `cut`, and needs no other one to cover it.
+        state.marking = state.marking.max(if sequence == cut { cut + 1 } else { cut });
         state.waiters.extend(waiters.drain(..).map(Committed::Flushed));
         self.wake(state);
         Marked::Queued
