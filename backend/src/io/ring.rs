@@ -258,6 +258,13 @@ impl Ring {
         unsafe { self.push(&entry) }
     }
 
+    /// Queues the end of what was queued as `other`: it then completes, done or not. So does this.
+    pub fn cancel(&mut self, other: u64, user_data: u64) {
+        let entry = opcode::AsyncCancel::new(other).build().user_data(user_data);
+        // SAFETY: the entry names no memory.
+        unsafe { self.push(&entry) }
+    }
+
     /// Whether a completion can be taken, now or by entering the kernel once without waiting.
     pub fn ready(&mut self) -> bool {
         !self.early.is_empty()

@@ -4,9 +4,10 @@ use hypervisor::sim::Sim;
 use hypervisor::{
     Backend, Copier, Copy, Counted, DomId, Error, EventChannel, GrantRef, Mapping, Port, Statistics,
 };
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What fails from now on, and how often it has.
 #[derive(Default)]
@@ -15,6 +16,10 @@ pub struct Switches {
     pub unmask: AtomicBool,
     pub copies: AtomicBool,
     pub failed: AtomicUsize,
+    /// What the next channel has for a descriptor, in place of its own, and the other end of it.
+    pub pipe: Mutex<Option<(PipeReader, PipeWriter)>>,
+    /// How many such were still open somewhere when their channel was closed.
+    pub kept_open: AtomicUsize,
 }
 
 impl Switches {
@@ -44,17 +49,35 @@ impl Backend for Host {
     }
 
     fn copier(&self, domain: DomId) -> Result<Box<dyn Copier>, Error> {
-        Ok(Box::new(Part { inner: self.sim.copier(domain)?, switches: Arc::clone(&self.switches) }))
+        Ok(Box::new(self.part(self.sim.copier(domain)?, None)))
     }
 
     fn bind(&self, domain: DomId, remote: Port) -> Result<Box<dyn EventChannel>, Error> {
-        Ok(Box::new(Part { inner: self.sim.bind(domain, remote)?, switches: Arc::clone(&self.switches) }))
+        let pipe = self.switches.pipe.lock().unwrap().take();
+        Ok(Box::new(self.part(self.sim.bind(domain, remote)?, pipe)))
+    }
+}
+
+impl Host {
+    fn part<T>(&self, inner: T, pipe: Option<(PipeReader, PipeWriter)>) -> Part<T> {
+        Part { inner, pipe, switches: Arc::clone(&self.switches) }
     }
 }
 
 struct Part<T> {
     inner: T,
+    pipe: Option<(PipeReader, PipeWriter)>,
     switches: Arc<Switches>,
+}
+
+impl<T> Drop for Part<T> {
+    fn drop(&mut self) {
+        let Some((reader, mut writer)) = self.pipe.take() else { return };
+        drop(reader);
+        // What can be written, somebody could read.
+        let open = writer.write(b"x").is_ok();
+        self.switches.kept_open.fetch_add(open.into(), Ordering::Relaxed);
+    }
 }
 
 impl Copier for Part<Box<dyn Copier>> {
@@ -71,7 +94,7 @@ impl EventChannel for Part<Box<dyn EventChannel>> {
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+        self.pipe.as_ref().map_or_else(|| self.inner.as_fd(), |(reader, _)| reader.as_fd())
     }
 
     fn notify(&self) -> Result<(), Error> {

@@ -124,3 +124,19 @@ fn counters_when_a_queue_stops_have_what_it_did_while_it_drained() {
     guest.store.release();
     assert_eq!(guest.stop().stats.writes, 1);
 }
+
+#[test]
+fn an_event_channel_that_its_queue_closes_is_closed_at_once() {
+    let mut guest = Guest::new(Wish { spin: Duration::ZERO, ..Wish::default() });
+    let at = guest.stop().rsp_prod;
+    for _ in 0..20 {
+        *guest.switches.pipe.lock().unwrap() = Some(std::io::pipe().unwrap());
+        guest.start(blkif::Start::At(at));
+        wait("a turn", || guest.queue.as_ref().unwrap().stats().turns > 0);
+        // Time to fall asleep on it.
+        std::thread::sleep(Duration::from_millis(1));
+        guest.stop();
+    }
+    // On Xen a channel's port is bound for as long as anything has it open, and nobody else can bind it.
+    assert_eq!(guest.switches.kept_open.load(Ordering::Relaxed), 0);
+}

@@ -1,6 +1,6 @@
 //! Between turns: a look for more work, then sleep until an event, a completion or the doorbell.
 
-use super::{BELL, EVENT, Engine, Failure, LONGEST_SLEEP, VAIN_EVENTS, VAIN_PAUSE};
+use super::{BELL, CANCEL, EVENT, Engine, Failure, LONGEST_SLEEP, VAIN_EVENTS, VAIN_PAUSE};
 use crate::io::Owner;
 use crate::queue::spin::Look;
 use std::os::fd::{AsFd, AsRawFd};
@@ -50,6 +50,21 @@ impl Engine {
         self.link.counters.wakeups.add(1);
         self.link.counters.submits.set(self.uring.submits());
         Ok(())
+    }
+
+    /// Takes the event channel out of the io_uring. The kernel takes an io_uring down after its descriptor is closed, in
+    /// its own time, and until then what is polled stays open: on Xen the channel's port stays bound, and the next run of
+    /// the daemon, or the frontend's next connection, may not have it.
+    pub(super) fn forget_channel(&mut self) {
+        if self.work.event_polled {
+            self.uring.cancel(Owner::Queue.user_data(EVENT), Owner::Queue.user_data(CANCEL));
+        }
+        while self.work.event_polled && self.uring.submit(Some(LONGEST_SLEEP)).is_ok() {
+            // Of the store's nothing comes any more, or, after a failure, nothing that anybody waits for.
+            while let Some((user_data, _)) = self.uring.reap() {
+                self.work.event_polled &= Owner::of(user_data) != (Owner::Queue, EVENT);
+            }
+        }
     }
 
     /// Makes the io_uring watch the doorbell. From the start to the end of the queue it does.

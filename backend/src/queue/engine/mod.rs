@@ -52,6 +52,8 @@ const VAIN_PAUSE: Duration = Duration::from_millis(1);
 /// What this queue polls in its io_uring.
 const EVENT: u64 = 0;
 const BELL: u64 = 1;
+/// The end of that.
+const CANCEL: u64 = 2;
 
 /// What the control thread shares with the queue's thread.
 #[derive(Debug)]
@@ -134,6 +136,12 @@ pub(crate) struct Work {
 impl Engine {
     /// Works until told to stop, and drained. The ring then stands at its last response.
     pub fn run(&mut self) -> Result<(), Failure> {
+        let result = self.serve();
+        self.forget_channel();
+        result
+    }
+
+    fn serve(&mut self) -> Result<(), Failure> {
         // Whoever was here before may have left requests and a frontend that waits: look at once, and tell it once.
         self.channel.notify()?;
         self.listen();
