@@ -7,6 +7,8 @@
 
 mod report;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use super::announce::Description;
 use super::claim::Claim;
@@ -80,6 +82,8 @@ pub struct Vbd {
     /// Connections made, and what those that are over have counted.
     connections: u64,
     past: Stats,
+    /// What the one that a helper closes had counted by then.
+    leaving: Stats,
     /// Why the disk cannot be served, or why the last connection was refused or lost, for whoever asks.
     trouble: Option<String>,
     /// Who waits for the disk to grow.
@@ -127,6 +131,7 @@ impl Vbd {
             orphaned: false,
             connections: 0,
             past: Stats::default(),
+            leaving: Stats::default(),
             trouble: None,
             askers: Vec::new(),
             answers: Vec::new(),
@@ -150,7 +155,8 @@ impl Vbd {
 
     /// When it wants to be looked at although nothing happened.
     pub fn wakes(&self) -> Option<Instant> {
-        self.retry.into_iter().chain(self.grace).min()
+        // While a helper is at work its end is what the disk waits for, and the machine would do nothing before.
+        self.retry.into_iter().chain(self.grace.filter(|_| !self.machine.busy())).min()
     }
 
     /// Its time has come.
@@ -304,11 +310,11 @@ impl Vbd {
         if self.machine.holds() {
             return;
         }
+        self.past += std::mem::take(&mut self.leaving);
         self.trouble = Some(reason.clone());
         self.reason = Some(reason);
-        if !self.machine.holds() && self.plan.is_none() {
-            self.put_off();
-        }
+        // What panics once may do so each time.
+        self.put_off();
     }
 
     /// Nothing is left of it.
@@ -346,6 +352,7 @@ impl Vbd {
 
     fn report(&mut self, what: &str, closed: &Closed) {
         self.past += closed.stats;
+        self.leaving = Stats::default();
         self.answer_askers(|| Answer::Failed("the disk was let go meanwhile".to_owned()));
         let stats: Vec<_> =
             closed.stats.named().filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name} {n}")).collect();

@@ -1,12 +1,14 @@
-//! A disk whose opening hangs: nobody else waits for it.
+//! A disk whose opening or closing hangs: nobody else waits for it, and what it has done is told all the same.
 
 use crate::support::*;
-use blkif::XenbusState;
+use blkif::{Encode, Operation, Request, Sectors, Segment, XenbusState};
 use dixback::config::DaemonConfig;
 use dixback::control::ControlError;
+use dixback::control::status::{self, Answer, DiskReport};
 use frontend_sim::toolstack::Vbd;
 use hypervisor::{
-    Backend, Copier, Counted, DomId, Error, EventChannel, GrantRef, Hypervisor, Mapping, Port, Statistics,
+    Backend, Copier, Copy, Counted, DomId, Error, EventChannel, GrantRef, Hypervisor, Mapping, Port,
+    Statistics,
 };
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -34,15 +36,32 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    fn close(&self) {
+        *self.open.lock().unwrap() = false;
+    }
+
     fn is_waited_at(&self) -> bool {
         *self.waiting.lock().unwrap() > 0
     }
 }
 
-/// A hypervisor that cannot map domain 1's pages while the gate is closed: on Xen, pages that are paged out.
+/// A hypervisor that can neither map nor copy domain 1's pages while the gate is closed: on Xen, pages that are paged out.
 struct Slow {
     inner: Arc<dyn Hypervisor>,
     gate: Arc<Gate>,
+}
+
+struct SlowCopier {
+    inner: Box<dyn Copier>,
+    gate: Arc<Gate>,
+}
+
+impl Copier for SlowCopier {
+    unsafe fn copy(&mut self, batch: &mut [Copy]) -> Result<(), Error> {
+        self.gate.pass();
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.copy(batch) }
+    }
 }
 
 impl Counted for Slow {
@@ -60,7 +79,12 @@ impl Backend for Slow {
     }
 
     fn copier(&self, domain: DomId) -> Result<Box<dyn Copier>, Error> {
-        self.inner.copier(domain)
+        let inner = self.inner.copier(domain)?;
+        Ok(if domain == DomId(1) {
+            Box::new(SlowCopier { inner, gate: Arc::clone(&self.gate) })
+        } else {
+            inner
+        })
     }
 
     fn bind(&self, domain: DomId, remote: Port) -> Result<Box<dyn EventChannel>, Error> {
@@ -73,7 +97,7 @@ struct Scene {
     gate: Arc<Gate>,
     daemon: Running,
     vbd: Vbd,
-    _frontend: (frontend_sim::Device, Vec<frontend_sim::Ring>),
+    frontend: (frontend_sim::Device, Vec<frontend_sim::Ring>),
 }
 
 /// A daemon that hangs in opening domain 1's disk.
@@ -90,12 +114,12 @@ fn scene() -> Scene {
     device.publish(&nodes).unwrap();
     device.set_state(XenbusState::Initialised).unwrap();
     wait("the daemon to hang", || gate.is_waited_at());
-    Scene { machine, gate, daemon, vbd, _frontend: (device, rings) }
+    Scene { machine, gate, daemon, vbd, frontend: (device, rings) }
 }
 
 #[test]
 fn disk_when_its_opening_hangs_then_others_come_and_go() {
-    let Scene { machine, gate, daemon, vbd, _frontend } = scene();
+    let Scene { machine, gate, daemon, vbd, frontend: _frontend } = scene();
     for _ in 0..3 {
         let other = machine.attach(2, "xvda", PLAIN);
         let mut frontend = machine.connect(&other, 2);
@@ -111,7 +135,7 @@ fn disk_when_its_opening_hangs_then_others_come_and_go() {
 
 #[test]
 fn disk_when_removed_while_its_opening_hangs_then_is_let_go_once_it_is_open() {
-    let Scene { machine, gate, daemon, vbd, _frontend } = scene();
+    let Scene { machine, gate, daemon, vbd, frontend: _frontend } = scene();
     vbd.remove().unwrap();
     machine.attach(2, "xvda", PLAIN).detach(PATIENCE).unwrap();
     gate.open();
@@ -122,7 +146,7 @@ fn disk_when_removed_while_its_opening_hangs_then_is_let_go_once_it_is_open() {
 
 #[test]
 fn stop_when_asked_for_twice_then_names_what_hangs() {
-    let Scene { machine: _machine, gate, daemon, vbd, _frontend } = scene();
+    let Scene { machine: _machine, gate, daemon, vbd, frontend: _frontend } = scene();
     daemon.stopper.stop();
     // Whoever asks twice at once has asked once: terminals and sudo both pass on an interrupt.
     daemon.stopper.stop();
@@ -136,4 +160,37 @@ fn stop_when_asked_for_twice_then_names_what_hangs() {
     }
     assert_eq!(vbd.backend_state().unwrap(), XenbusState::InitWait);
     gate.open();
+}
+
+#[test]
+fn disk_when_its_closing_hangs_then_what_it_has_done_is_told_meanwhile() {
+    let Scene { machine, gate, daemon, vbd, frontend: (_device, mut rings) } = scene();
+    let told = || match status::ask(&machine.config().run_dir, &status::Request::Status).unwrap() {
+        Answer::Status(mut report) => report.disks.pop().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    gate.open();
+    machine.wait_state(&vbd, XenbusState::Connected);
+    let mut send = |request: Request| {
+        let ring = &mut rings[0];
+        ring.front.push(&Encode::request(&request)).unwrap();
+        if ring.front.publish() {
+            ring.event.notify().unwrap();
+        }
+    };
+    send(Request::direct(1, Operation::Flush, Sectors(0), &[], false));
+    wait("the flush", || told().totals.flushes == 1);
+    gate.close();
+    let page = Segment { gref: blkif::GrantRef(0), first_sector: 0, last_sector: 7 };
+    send(Request::direct(2, Operation::Write, Sectors(0), &[page], false));
+    wait("the queue to hang", || gate.is_waited_at());
+    vbd.remove().unwrap();
+    let mut leaving: Option<DiskReport> = None;
+    wait("the disk to be let go", || {
+        leaving = Some(told()).filter(|disk| disk.state == "draining");
+        leaving.is_some()
+    });
+    gate.open();
+    daemon.stop();
+    assert_eq!(leaving.unwrap().totals.flushes, 1);
 }

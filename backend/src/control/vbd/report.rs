@@ -15,6 +15,7 @@ impl Vbd {
         let plan = self.plan.as_ref().and_then(|plan| plan.as_ref().ok());
         let connection = self.connection.as_ref();
         let mut totals = self.past;
+        totals += self.leaving;
         if let Some(connection) = connection {
             totals += connection.stats();
         }

@@ -169,7 +169,10 @@ impl Vbd {
     /// Hands the connection to a helper.
     fn close(&mut self, host: &Host, work: impl FnOnce(Connection) -> Outcome + Send + 'static) {
         match self.connection.take() {
-            Some(connection) => host.helpers.start(self.id.clone(), move || work(connection)),
+            Some(connection) => {
+                self.leaving = connection.stats();
+                host.helpers.start(self.id.clone(), move || work(connection));
+            }
             None => {
                 debug_assert!(false, "{}: nothing to close", self.name);
                 self.machine.drained();
