@@ -132,6 +132,11 @@ fn domain_when_destroyed_then_no_thread_descriptor_or_mapping_is_left() {
     frontend.disconnect().unwrap();
     vbd.detach(PATIENCE).unwrap();
     wait("the first disk to be gone", || process.text().matches(": gone").count() == 1);
+    let helps = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("comm")).is_ok_and(|name| name.starts_with("d1-"))
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap();
+    wait("its last helper to end", || !tasks().any(helps));
     let idle = (count("task"), count("fd"));
     for round in 2..5 {
         let (vbd, frontend) = connect(round);
