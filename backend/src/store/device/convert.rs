@@ -132,9 +132,23 @@ impl Convert {
 }
 
 /// Checks one kind.
-pub(super) fn check(profile: &Profile, data: &[u8], metadata: &[u8], offset: u64) -> Result<(), Mismatch> {
+fn check(profile: &Profile, data: &[u8], metadata: &[u8], offset: u64) -> Result<(), Mismatch> {
     let first = offset / profile.interval() as u64;
     profile.verify(data, metadata, &Expected::new(first)).map(|_| ())
+}
+
+/// Gives escapes the guard, and the place, that their data has: a device that looks at them all the same has no complaint.
+pub(super) fn complete_escapes(profile: &Profile, data: &[u8], metadata: &mut [u8], offset: u64) {
+    let intervals =
+        data.chunks_exact(profile.interval()).zip(metadata.chunks_exact_mut(profile.metadata_size()));
+    for (number, (data, metadata)) in (offset / profile.interval() as u64..).zip(intervals) {
+        if profile.is_escaped(metadata) {
+            // Of type 3 the reference tag is part of the escape.
+            let escape = profile.pi_type() == PiType::Type3;
+            let reference = if escape { profile.reference_mask() } else { number };
+            profile.generate(data, metadata, reference, ESCAPE);
+        }
+    }
 }
 
 /// Makes `new` metadata for what `old` metadata says of the same data.

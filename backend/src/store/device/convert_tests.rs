@@ -86,6 +86,33 @@ fn old_pi_when_it_does_not_match_is_named_whichever_way_the_data_goes() {
 }
 
 #[test]
+fn escapes_when_completed_are_escapes_still_and_have_the_guard_and_place_of_their_data() {
+    for (guard, pi_type, pi_offset) in [
+        (CRC, PiType::Type1, 0),
+        (CRC, PiType::Type3, 56),
+        (CRC64, PiType::Type1, 48),
+        (CRC64, PiType::Type3, 0),
+    ] {
+        let profile = profile(guard, 512, 64, pi_offset, pi_type);
+        let bytes = data(1536);
+        let mut right = vec![0; profile.metadata_len(1536)];
+        profile.generate(&bytes, &mut right, 7, 0x1234);
+        let mut sent = right.clone();
+        sent[64..128].fill(0xFF);
+        complete_escapes(&profile, &bytes, &mut sent, 7 * 512);
+        assert!(profile.is_escaped(&sent[64..128]));
+        assert_eq!((&sent[..64], &sent[128..]), (&right[..64], &right[128..]), "the others are as they were");
+        // What a device finds that knows no escapes: metadata before the tuple is covered, too.
+        let tuple = profile.tuple(&sent[64..128]);
+        let mut made = [0xFF; 64];
+        profile.generate(&bytes[512..1024], &mut made, 8, 0);
+        let wanted = profile.tuple(&made);
+        let reference = if pi_type == PiType::Type1 { 8 } else { profile.reference_mask() };
+        assert_eq!((tuple.guard, tuple.reference), (wanted.guard, reference));
+    }
+}
+
+#[test]
 fn wishes_when_they_cannot_be_are_refused_with_the_key() {
     let type1 = profile(CRC, 4096, 64, 0, PiType::Type1);
     let type3 = profile(CRC, 4096, 8, 0, PiType::Type3);

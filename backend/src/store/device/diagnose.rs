@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! write   the copy that was sent is checked once more   wrong: memory went bad here     right: sent again, once
-//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: the data is good
+//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: read again, checked, once
 //!           refused again (SCSI checks always)    ->    halves, read checked, down to one block; what the tuple says
 //! ```
+//!
+//! What is read unchecked is looked at, and never given to anybody. It is looked at in the device's own numbers, where
+//! they are known: a tuple that is not the place's own is not mapped, and below a partition or dm its number, as the
+//! device counts, may be just what the guest counts there.
 //!
 //! Everything here happens after a fault, so it may take its time.
 #![forbid(unsafe_code)]
 
-use super::convert::check;
 use crate::store::PiFault;
-use integrity::{Mismatch, PiType, Profile, Tag};
+use integrity::{Expected, Mismatch, PiType, Profile, Tag};
 use std::ops::Range;
 
 /// What a request's present operations are for.
@@ -62,9 +65,16 @@ pub(super) fn located(profile: &Profile, mismatch: Mismatch, offset: u64) -> PiF
     }
 }
 
-/// Checks data here.
-pub(super) fn examine(profile: &Profile, data: &[u8], metadata: &[u8], offset: u64) -> Option<PiFault> {
-    check(profile, data, metadata, offset).err().map(|mismatch| located(profile, mismatch, offset))
+/// Checks the data at `offset` here, whose first interval has the number `first`.
+pub(super) fn examine(
+    profile: &Profile,
+    data: &[u8],
+    metadata: &[u8],
+    first: u64,
+    offset: u64,
+) -> Option<PiFault> {
+    let checked = profile.verify(data, metadata, &Expected::new(first));
+    checked.err().map(|mismatch| located(profile, mismatch, offset))
 }
 
 /// What the refused read of one block at `offset` left of its tuples tells. `untouched` is what was there before;
@@ -144,6 +154,22 @@ mod tests {
             assert_eq!(search(blocks, &[]).0, None);
         }
         assert_eq!(search(2048, &[1500]).0, Some(1500));
+    }
+
+    #[test]
+    fn block_of_another_place_when_the_guest_counts_that_one_here_is_found_by_the_devices_numbers() {
+        let profile = profile(PiType::Type1);
+        let (data, mut metadata) = ([1; 1024], [0; 16]);
+        // On a partition that starts at interval 257: the guest's 261 is the device's 518.
+        profile.generate(&data, &mut metadata, 261, 0);
+        assert_eq!(examine(&profile, &data, &metadata, 261, 0), None);
+        let fault = PiFault { tag: Some(Tag::Reference), offset: Some(133_632), values: Some((518, 261)) };
+        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), Some(fault));
+        profile.generate(&data, &mut metadata, 518, 0);
+        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), None);
+        metadata[8] ^= 1;
+        let found = examine(&profile, &data, &metadata, 518, 133_632).unwrap();
+        assert_eq!((found.tag, found.offset), (Some(Tag::Guard), Some(134_144)));
     }
 
     #[test]

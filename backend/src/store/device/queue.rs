@@ -14,10 +14,11 @@ mod discard;
 mod fault;
 
 use self::discard::chunk;
+use super::DeviceStore;
+use super::convert::complete_escapes;
 use super::diagnose::{Next, Stage, located, narrow};
 use super::scratch::{Scratch, Shelf};
 use super::way::{Ended, Part};
-use super::{DeviceStore, convert};
 use crate::io::{Doorbell, Owner, Ring};
 use crate::limit::Limit;
 use crate::store::file::admit;
@@ -264,7 +265,7 @@ impl DeviceQueue {
     /// Puts the PI of one part into the scratch buffer.
     fn prepare(&mut self, slot: usize, index: usize) -> Result<(), PiFault> {
         let convert = &self.store.convert;
-        let Request { io, window, stage, scratch, .. } = &mut self.requests[slot];
+        let Request { io, window, stage, scratch, again, .. } = &mut self.requests[slot];
         let (Some(lease), Some(scratch)) = (&io.buffer, scratch) else { return Ok(()) };
         let data = part_window(window, self.store.part, index);
         let to = scratch.pi_mut(metadata(&convert.device, &data));
@@ -275,28 +276,34 @@ impl DeviceQueue {
             return Ok(());
         }
         let from = &lease.parts().1[metadata(&convert.guest, &data)];
-        if convert.is_identity() {
-            to.copy_from_slice(from);
-            return Ok(());
-        }
         let offset = io.offset + data.start as u64;
         let bytes = &lease.parts().0[data];
+        if convert.is_identity() {
+            to.copy_from_slice(from);
+            if *again {
+                // SCSI disks know escapes on reads only, and check every tag that is written.
+                complete_escapes(&convert.device, bytes, to, offset);
+            }
+            return Ok(());
+        }
         convert.for_device(bytes, from, to, offset).map_err(|found| located(&convert.guest, found, offset))
     }
 
     fn start(&mut self, slot: usize, index: usize, ring: &mut Ring) {
+        let request = &self.requests[slot];
+        let data = part_window(&request.window, self.store.part, index);
+        let offset = request.io.offset + data.start as u64;
+        let seed = self.number(offset, !request.check);
         let Self { store, requests, .. } = self;
-        let Request { io, window, scratch, check, .. } = &mut requests[slot];
+        let Request { io, scratch, check, .. } = &mut requests[slot];
         let (Some(lease), Some(scratch)) = (&io.buffer, scratch) else { return };
-        let data = part_window(window, store.part, index);
         let device = &store.convert.device;
-        let offset = io.offset + data.start as u64;
         let part = Part {
             index,
             pi: metadata(device, &data),
             data,
             offset,
-            seed: offset / device.interval() as u64,
+            seed,
             write: match io.op {
                 Op::Write { fua } => Some(fua),
                 _ => None,
@@ -357,12 +364,7 @@ impl DeviceQueue {
                 self.begin(slot, Stage::Unchecked, window, ring, done);
             }
             (Stage::Only, Some(tag), _) => self.write_refused(slot, tag, ring, done),
-            (Stage::Unchecked, None, _) => {
-                // Right now: it went wrong on its way the first time, or another write has come meanwhile.
-                let result = self.deliver(slot).map_err(IoError::Mismatch);
-                self.recovered(slot, result.is_ok());
-                self.end(slot, result, done);
-            }
+            (Stage::Unchecked, None, _) => self.unchecked(slot, ring, done),
             (Stage::Unchecked, Some(_), _) => {
                 let whole = self.requests[slot].window.clone();
                 self.search(slot, whole, ring, done);
@@ -378,10 +380,10 @@ impl DeviceQueue {
         }
     }
 
-    /// Gives a read its PI, checked here once more.
+    /// Gives a read its PI.
     fn deliver(&mut self, slot: usize) -> Result<(), PiFault> {
         let store = &self.store;
-        let Request { io, window, scratch, stage, .. } = &mut self.requests[slot];
+        let Request { io, window, scratch, .. } = &mut self.requests[slot];
         let (Some(lease), Some(scratch)) = (&mut io.buffer, scratch) else { return Ok(()) };
         let from = scratch.pi(metadata(&store.convert.device, window));
         let offset = io.offset;
@@ -390,13 +392,16 @@ impl DeviceQueue {
             let converted = store.convert.for_guest(data, from, to, offset);
             return converted.map_err(|found| located(&store.convert.device, found, offset));
         }
+        // The queue checks what it is given.
         to.copy_from_slice(from);
-        if *stage == Stage::Only {
-            // The queue checks what it is given, and nobody has doubted it here.
-            return Ok(());
-        }
-        convert::check(&store.convert.device, data, to, offset)
-            .map_err(|found| located(&store.convert.device, found, offset))
+        Ok(())
+    }
+
+    /// The number that the interval at `offset` has on the disk; or on the device, if that is wanted and known.
+    fn number(&self, offset: u64, on_device: bool) -> u64 {
+        let number = offset / self.store.convert.device.interval() as u64;
+        let known = if on_device { self.store.way.device_interval(number) } else { None };
+        known.unwrap_or(number)
     }
 
     fn end(&mut self, slot: usize, result: Result<(), IoError>, done: &mut Vec<Completion>) {

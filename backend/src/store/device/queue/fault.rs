@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 impl DeviceQueue {
     pub(super) fn recovered(&mut self, slot: usize, well: bool) {
         let request = &self.requests[slot];
-        if well && (request.again || request.stage != Stage::Only) {
+        if well && request.again {
             self.store.counters.recovered.fetch_add(1, Ordering::Relaxed);
             let Io { op, offset, bytes, .. } = request.io;
             self.log.log(log::Level::Warn, || {
@@ -37,11 +37,33 @@ impl DeviceQueue {
         let io = &self.requests[slot].io;
         let wrong = io.buffer.as_ref().and_then(|lease| {
             let (data, metadata) = lease.parts();
-            examine(guest, data, metadata, io.offset)
+            examine(guest, data, metadata, io.offset / guest.interval() as u64, io.offset)
         });
         match wrong {
             Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
             None => self.again(slot, tag, ring, done),
+        }
+    }
+
+    /// What was read unchecked: what is wrong with it? If nothing is, it may have gone wrong on its way, or another has
+    /// written meanwhile; but the device is the judge of that.
+    pub(super) fn unchecked(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
+        let device = &self.store.convert.device;
+        let Request { io, window, scratch, again, .. } = &self.requests[slot];
+        let wrong = io.buffer.as_ref().zip(scratch.as_ref()).and_then(|(lease, scratch)| {
+            let metadata = scratch.pi(metadata(device, window));
+            examine(
+                device,
+                &lease.parts().0[window.clone()],
+                metadata,
+                self.number(io.offset, true),
+                io.offset,
+            )
+        });
+        match wrong {
+            Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
+            None if *again => self.search(slot, window.clone(), ring, done),
+            None => self.again(slot, None, ring, done),
         }
     }
 
