@@ -68,6 +68,9 @@ pub struct NewDevice {
     pub largest: u32,
     /// What it must have.
     pub features: Features,
+    /// A number of the server's own, which the driver keeps and gives back: by it a device can be told from another that
+    /// has got its number since (`ublksrv_flags`).
+    pub mark: u64,
 }
 
 /// A device that is.
@@ -87,6 +90,8 @@ pub struct Info {
     pub server: Option<u32>,
     /// What it has.
     pub features: Features,
+    /// Its maker's number; 0 where that has none.
+    pub mark: u64,
 }
 
 impl Info {
@@ -99,6 +104,7 @@ impl Info {
             largest: raw.max_io_buf_bytes,
             server: u32::try_from(raw.ublksrv_pid).ok().filter(|process| *process > 0),
             features: Features(raw.flags),
+            mark: raw.ublksrv_flags,
         }
     }
 }
@@ -147,6 +153,7 @@ impl Control {
             max_io_buf_bytes: new.largest,
             dev_id: new.id.unwrap_or(u32::MAX),
             flags: new.features.0 | uapi::F_CMD_IOCTL_ENCODE,
+            ublksrv_flags: new.mark,
             ..CtrlDevInfo::default()
         };
         self.command("ADD_DEV", uapi::CMD_ADD_DEV, new.id, 0, raw.as_mut_bytes())?;

@@ -3,7 +3,7 @@
 
 use crate::config::units;
 use crate::ublk::record::{Claim, FOLDER, look};
-use ::ublk::{Control, State, sysfs};
+use ::ublk::{Control, Info, State, sysfs};
 use comfy_table::{Table, presets};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -34,7 +34,8 @@ pub(super) fn list() -> Result<String, String> {
                 format!("{} {interval}+{metadata}", sysfs::format(&integrity))
             }),
             format!("{}x{}", info.queues, info.depth),
-            look(Path::new(FOLDER), id).map_or("(not dixback's)".to_owned(), |record| record.target),
+            look(Path::new(FOLDER), id, info.mark)
+                .map_or("(not dixback's)".to_owned(), |record| record.target),
         ]);
     }
     Ok(table.to_string())
@@ -87,17 +88,26 @@ pub(super) fn delete(id: u32, force: bool) -> Result<(), String> {
             return Err(format!("its server, process {}, does not end", info.server.unwrap_or(0)));
         }
     }
-    match control.delete(id) {
-        // Its server was faster.
-        Err(error) if error.errno() != Some(Errno::NODEV.raw_os_error()) => return Err(text(error)),
-        _ => {}
-    }
-    if look(Path::new(FOLDER), id).is_some()
-        && let Some(claim) = Claim::take(Path::new(FOLDER), id).map_err(text)?
+    delete_stopped(&mut control, &info)?;
+    if look(Path::new(FOLDER), id, info.mark).is_some()
+        && let Some(mut claim) = Claim::take(Path::new(FOLDER), id).map_err(text)?
+        && claim.record(info.mark).map_err(text)?.is_some()
     {
         claim.forget().map_err(text)?;
     }
     Ok(())
+}
+
+/// Deletes a device that was stopped, if it is still there: its server may have been faster, and its number may be a
+/// later device's.
+pub(super) fn delete_stopped(control: &mut Control, was: &Info) -> Result<(), String> {
+    let gone = |error: &::ublk::Error| error.errno() == Some(Errno::NODEV.raw_os_error());
+    let outcome = match control.info(was.id) {
+        Ok(now) if (now.mark, now.state) == (was.mark, State::Dead) => control.delete(was.id),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    outcome.or_else(|error| if gone(&error) { Ok(()) } else { Err(text(error)) })
 }
 
 fn text(error: impl std::fmt::Display) -> String {

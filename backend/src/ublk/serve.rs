@@ -14,7 +14,8 @@ use crate::control::Plan;
 use crate::queue::{Disk, Stats};
 use crate::store::{self, Store, StoreError};
 use crate::ublk::disk::{self, LARGEST};
-use crate::ublk::record::{Claim, FOLDER, Record};
+use crate::ublk::manage::delete_stopped;
+use crate::ublk::record::{Claim, FOLDER, Record, new_mark};
 use crate::ublk::takeover::{existing, recover};
 use crate::ublk::threads::{Event, Threads};
 use ::ublk::{Control, Device, Features, Info, NewDevice, Params, State};
@@ -99,36 +100,49 @@ fn create(
     let queues = wish.queues.unwrap_or(u16::try_from(plan.transport.max_queues).unwrap_or(1));
     // Before the disk is marked as in use: what the kernel lacks, it lacks.
     let offered = control.features().map_err(text)?;
-    let missing = features.beyond(offered);
-    if missing != Features::default() {
-        return Err(format!(
-            "{}{}",
-            text(::ublk::Error::Features { missing, offered }),
-            if missing.contains(Features::INTEGRITY) { "; without PI: pi=none" } else { "" }
-        ));
-    }
+    offers(features, offered)?;
     let name = wish.id.map_or("a ublk device".to_owned(), |id| format!("ublk device {id}"));
     let store = open(&plan, &name, false)?;
-    let new = NewDevice { id: wish.id, queues, depth: wish.depth, largest: LARGEST, features };
-    let info = control.add(&new).map_err(text).inspect_err(|_| close(&*store))?;
-    let made = || {
-        let mut claim = Claim::take(Path::new(FOLDER), info.id)
-            .map_err(text)?
-            .ok_or_else(|| format!("{FOLDER}/{}.toml is locked by another process", info.id))?;
-        claim.write(&Record::new(target, wish.read_only)).map_err(text)?;
-        Ok((claim, Device::open(info).map_err(text)?))
-    };
-    let (claim, device) = match made() {
-        Ok(made) => made,
-        Err(reason) => {
-            close(&*store);
-            let _ = control.delete_later(info.id);
-            return Err(reason);
-        }
-    };
+    let record = Record::new(target, wish.read_only, new_mark());
+    let depth = wish.depth;
+    let new = NewDevice { id: wish.id, queues, depth, largest: LARGEST, features, mark: record.mark };
+    let (claim, device) = make(&mut control, &new, &record).inspect_err(|_| close(&*store))?;
     let params = disk::params(&plan, &store.geometry(), &store.capabilities());
     let server = Server { control, claim, device, new: true, store };
     server.run(&plan, &params, tell, &told, ready)
+}
+
+/// Whether the driver offers what a device must have.
+fn offers(wanted: Features, offered: Features) -> Result<(), String> {
+    let missing = wanted.beyond(offered);
+    if missing == Features::default() {
+        return Ok(());
+    }
+    let instead = if missing.contains(Features::INTEGRITY) { "; without PI: pi=none" } else { "" };
+    Err(format!("{}{instead}", ::ublk::Error::Features { missing, offered }))
+}
+
+/// Makes a device, and the file that says what it serves.
+fn make(control: &mut Control, new: &NewDevice, record: &Record) -> Result<(Claim, Arc<Device>), String> {
+    let claim = |id| {
+        Claim::make(Path::new(FOLDER), id, record, PATIENCE)
+            .map_err(text)?
+            .ok_or_else(|| format!("{FOLDER}/{id}.toml is locked by another process"))
+    };
+    // Where the number is known the file comes first: a device whose maker was killed before it had a file is nobody's,
+    // and a service that asks for this number would find it taken for good.
+    let early = new.id.map(claim).transpose()?;
+    let info = match control.add(new) {
+        Ok(info) => info,
+        Err(error) => {
+            let _ = early.map(Claim::forget);
+            return Err(text(error));
+        }
+    };
+    let rest = || Ok((early.map_or_else(|| claim(info.id), Ok)?, Device::open(info).map_err(text)?));
+    rest().inspect_err(|_: &String| {
+        let _ = control.delete_later(info.id);
+    })
 }
 
 impl Server {
@@ -162,13 +176,12 @@ impl Server {
         log::info!("ublkb{id}: {}", summary(&stats));
         drop(disk);
         self.store.close().map_err(|error| format!("the disk cannot be closed: {error}"))?;
+        let info = *self.device.info();
         drop(self.device);
         if end == End::Gone {
-            match self.control.delete(id) {
-                // Whoever stopped it deletes it too.
-                Err(error) if error.errno() != Some(Errno::NODEV.raw_os_error()) => return Err(text(error)),
-                _ => self.claim.forget().map_err(text)?,
-            }
+            // Whoever stopped it deletes it too.
+            delete_stopped(&mut self.control, &info)?;
+            self.claim.forget().map_err(text)?;
         }
         Ok(end)
     }
@@ -314,4 +327,25 @@ fn summary(stats: &Stats) -> String {
 
 pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_when_the_driver_lacks_integrity_says_that_and_what_to_do() {
+        let wanted = Features::USER_COPY.and(Features::INTEGRITY);
+        let refused = offers(wanted, Features::USER_COPY.and(Features::USER_RECOVERY)).unwrap_err();
+        for words in [
+            "lacks UBLK_F_INTEGRITY (it has: UBLK_F_USER_RECOVERY, UBLK_F_USER_COPY)",
+            "Linux 7.0",
+            "pi=none",
+        ] {
+            assert!(refused.contains(words), "{refused}");
+        }
+        let older = offers(Features::USER_COPY, Features::default()).unwrap_err();
+        assert!(older.contains("lacks UBLK_F_USER_COPY") && !older.contains("pi=none"), "{older}");
+        assert_eq!(offers(wanted, Features(u64::MAX)), Ok(()));
+    }
 }

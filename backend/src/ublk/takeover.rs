@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::ublk::disk;
+use crate::ublk::manage::delete_stopped;
 use crate::ublk::record::{Claim, FOLDER, look};
 use crate::ublk::serve::{End, PATIENCE, Server, Wish, close, open, text};
 use crate::ublk::threads::Event;
@@ -26,19 +27,19 @@ pub(super) fn existing(
         };
         let claim = Claim::take(Path::new(FOLDER), id).map_err(text)?;
         // A server that was killed is not quite gone until the kernel has ended its I/O.
-        let foreign = info.state == State::Live && look(Path::new(FOLDER), id).is_none();
+        let foreign = info.state == State::Live && look(Path::new(FOLDER), id, info.mark).is_none();
         let lives = claim.is_none() || foreign;
         match (claim, info.state) {
             (Some(claim), State::Quiesced | State::Failing) => return Ok(Some((info, claim))),
             (Some(mut claim), State::Dead) => {
-                if claim.record().map_err(text)?.is_none() {
+                if claim.record(info.mark).map_err(text)?.is_none() {
                     return Err(format!(
                         "ublk device {id} is dead, and was not made by dixback; if nobody is about to start it: dixback \
                          ublk del {id}"
                     ));
                 }
                 // Its server ended before it was started, or after it was stopped.
-                control.delete(id).map_err(text)?;
+                delete_stopped(control, &info)?;
                 return Ok(None);
             }
             _ if since.elapsed() < PATIENCE && (patient || !lives) => {
@@ -64,7 +65,7 @@ pub(super) fn recover(
     ready: impl FnOnce(&str),
 ) -> Result<End, String> {
     let id = info.id;
-    let record = claim.record().map_err(text)?.ok_or_else(|| {
+    let record = claim.record(info.mark).map_err(text)?.ok_or_else(|| {
         format!(
             "ublk device {id} is {}, but was not made by dixback: nobody knows what it served",
             info.state
