@@ -219,9 +219,13 @@ impl Medium {
 
     /// The same of the device itself, even if it is a partition.
     pub(crate) fn own_attribute(&self, name: &str) -> Option<String> {
+        Some(std::fs::read_to_string(self.folder()?.join(name)).ok()?.trim().to_owned())
+    }
+
+    /// The device's folder in sysfs.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
         let device = fstat(&self.file).ok()?.st_rdev;
-        let file = format!("/sys/dev/block/{}:{}/{name}", major(device), minor(device));
-        Some(std::fs::read_to_string(file).ok()?.trim().to_owned())
+        Some(PathBuf::from(format!("/sys/dev/block/{}:{}", major(device), minor(device))))
     }
 
     /// The largest aligned write that a power cut leaves either done or not done: the sector of the medium, or

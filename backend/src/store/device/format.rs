@@ -3,6 +3,7 @@
 //! The kernel says the same of a partition, of dm and of md on top of such a device, where all below agree.
 
 use super::ioctl::{MetadataCap, metadata_cap};
+use super::mirror::mirror;
 use crate::io::PAGE;
 use crate::store::medium::Medium;
 use integrity::{Guard, PiType, Profile, ProfileError, ProfileSpec};
@@ -62,6 +63,13 @@ pub(crate) fn look(medium: &Medium) -> Found {
     let tag_size = integrity("tag_size").and_then(|text| text.parse().ok()).unwrap_or(cap.application_size);
     match profile(&cap, medium.sector, tag_size) {
         Ok(profile) => {
+            let mirror = medium
+                .folder()
+                .filter(|_| profile.pi_type() == PiType::Type1)
+                .and_then(|folder| mirror(&folder));
+            if let Some(why) = mirror {
+                return Found::Unusable(why);
+            }
             let part = part(medium, &profile);
             Found::Format(Format { profile, part, base: base(medium, &profile) })
         }

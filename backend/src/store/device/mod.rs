@@ -21,6 +21,7 @@ mod convert;
 mod diagnose;
 mod format;
 mod ioctl;
+mod mirror;
 mod nvme;
 mod queue;
 mod scratch;

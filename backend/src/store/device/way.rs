@@ -6,7 +6,7 @@ use crate::io::{Lease, PiAttr, Ring, Transfer};
 use crate::store::medium::Medium;
 use crate::store::{Errno, StoreError};
 use integrity::{Guard, PiType, Profile, Tag};
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use std::ops::Range;
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub(super) struct Part {
     pub pi: Range<usize>,
     /// On the device, in bytes.
     pub offset: u64,
-    /// The number of its first interval on the virtual disk.
+    /// The number of its first interval: what its tag is in the buffer, on the disk or, where nothing checks it, on the device.
     pub seed: u64,
     /// A write, durable or not; else a read.
     pub write: Option<bool>,
@@ -126,7 +126,10 @@ impl Way {
                 let entry = opcode::UringCmd16::new(types::Fd(medium.fd()), DISCARD)
                     .addr(Some(range.start))
                     .cmd(command)
-                    .build();
+                    .build()
+                    // From a worker thread of the kernel's: tried without waiting, as it would be first, a device that cannot do
+                    // that (an md mirror) says that it knows no discards.
+                    .flags(squeue::Flags::ASYNC);
                 // SAFETY: the entry names no memory: `addr` is a place on the device.
                 unsafe { ring.push(&entry.user_data(user_data)) }
             }
