@@ -104,7 +104,8 @@ impl Namespace {
         let name =
             name.ok_or_else(|| StoreError::NotADisk { path: path.to_owned(), found: "a special file" })?;
         let block_name = name.replacen("ng", "nvme", 1);
-        let claim = if writes { claim(&path.with_file_name(&block_name))? } else { None };
+        // Not beside `path`, which may be a link from elsewhere.
+        let claim = if writes { claim(&Path::new("/dev").join(&block_name))? } else { None };
         let ask = |cns, id| identify(&file, id, cns);
         let failed = |what| StoreError::io(path, what);
         let id = nvme_id(&file).map_err(failed("cannot tell its namespace"))?;
