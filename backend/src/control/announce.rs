@@ -22,6 +22,8 @@ pub struct Description {
     pub mode: Option<Vec<u8>>,
     /// `frontend`.
     pub frontend: Option<Vec<u8>>,
+    /// The others.
+    rest: [Option<Vec<u8>>; 3],
 }
 
 impl Description {
@@ -30,7 +32,12 @@ impl Description {
     /// # Errors
     /// Of `read`.
     pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>, Error>) -> Result<Self, Error> {
-        Ok(Self { params: read(names::PARAMS)?, mode: read(names::MODE)?, frontend: read(names::FRONTEND)? })
+        Ok(Self {
+            params: read(names::PARAMS)?,
+            mode: read(names::MODE)?,
+            frontend: read(names::FRONTEND)?,
+            rest: [read(names::DEVICE_TYPE)?, read(names::REMOVABLE)?, read(names::DISCARD_ENABLE)?],
+        })
     }
 }
 
@@ -58,14 +65,11 @@ pub fn probe(
     fault: Option<String>,
     config: &DaemonConfig,
 ) -> Option<(Description, Result<Plan, String>)> {
-    let read = || {
-        let description = Description::read(|node| tree.read_own(node))?;
-        Ok((description, tree.parse(Tree::read_own, DiskNodes::parse)?))
-    };
-    let (description, nodes) = match read() {
+    let read =
+        tree.at_once(|edit| Ok((Description::read(|node| edit.read(node))?, edit.parse(DiskNodes::parse)?)));
+    let (description, nodes) = match read {
         Ok(read) => read,
         Err(error) => {
-            let error: Error = error;
             log::debug!("{}: {error}", tree.backend);
             return None;
         }
@@ -215,4 +219,47 @@ fn replace(edit: &Edit<'_>, nodes: &[(&'static str, String)], optional: &[&str])
 
 fn absent<'a>(nodes: &'a [(&'static str, String)], optional: &'a [&str]) -> impl Iterator<Item = &'a str> {
     optional.iter().copied().filter(|name| !nodes.iter().any(|(node, _)| node == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use xenstore::Client;
+    use xenstore::server::{Server, ServerConfig};
+
+    const NODES: [(&str, &str); 4] =
+        [(names::STATE, "1"), (names::FRONTEND, "/f"), (names::PARAMS, "null:1G"), (names::MODE, "w")];
+
+    #[test]
+    fn disk_when_removed_and_made_anew_while_it_is_probed_then_is_seen_as_one_of_them_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path().join("xenstored"), ServerConfig::default()).unwrap();
+        let connect = || Client::connect(server.socket()).unwrap();
+        let tree = Tree::new(connect(), "/local/domain/0", "vbd3/1/51712", None);
+        let (toolstack, config, done) = (connect(), DaemonConfig::default(), AtomicBool::new(false));
+        let make = || {
+            toolstack.transaction(|tx| {
+                let mut nodes = NODES.iter();
+                nodes.try_for_each(|(node, value)| tx.write(&format!("{}/{node}", tree.backend), value))
+            })
+        };
+        make().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    toolstack.remove(&tree.backend).unwrap();
+                    make().unwrap();
+                }
+            });
+            let torn = (0..200).find_map(|_| {
+                let (description, plan) = probe(&tree, None, &config)?;
+                let whole = description.params.is_some();
+                let alike = description.mode.is_some() == whole && plan.is_ok() == whole;
+                (!alike).then_some((description, plan))
+            });
+            done.store(true, Ordering::Relaxed);
+            assert!(torn.is_none(), "{torn:?}");
+        });
+    }
 }

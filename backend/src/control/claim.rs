@@ -92,27 +92,30 @@ pub fn claim(
     id: &DiskId,
 ) -> Result<Option<Claim>, Error> {
     let mut tree = Tree::new(client.clone(), home, &id.path(), None);
-    let text = |tree: &Tree, node| {
-        let value = tree.read_own(node)?;
-        Ok::<_, Error>(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
-    };
-    let (Some(_), Some(frontend)) = (text(&tree, names::STATE)?, text(&tree, names::FRONTEND)?) else {
-        return Ok(None);
-    };
-    let script = text(&tree, names::SCRIPT)?.unwrap_or_default();
+    let nodes = tree.at_once(|edit| {
+        let text = |node| {
+            let value = edit.read(node)?;
+            Ok::<_, Error>(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+        };
+        let (Some(_), Some(frontend)) = (text(names::STATE)?, text(names::FRONTEND)?) else {
+            return Ok(None);
+        };
+        Ok(Some((frontend, text(names::SCRIPT)?, text(names::FRONTEND_ID)?, text(names::DEV)?)))
+    })?;
+    let Some((frontend, script, frontend_id, dev)) = nodes else { return Ok(None) };
+    let script = script.unwrap_or_default();
     if !config.script.is_empty() && script.rsplit('/').next() != Some(&config.script) {
         log::debug!("{id}: script {script:?} is not {:?}: not ours", config.script);
         return Ok(None);
     }
-    let fault = fault(id, &frontend, text(&tree, names::FRONTEND_ID)?.as_deref());
+    let fault = fault(id, &frontend, frontend_id.as_deref());
     if fault.is_none() {
         tree.frontend = Some(frontend);
     }
-    let dev = text(&tree, names::DEV)?.unwrap_or_default();
     // A guest may not even have one.
     let guest = client.read_string(&format!("/local/domain/{}/name", id.domain)).ok();
     let guest = guest.map(|name| readable(&name)).filter(|name| !name.is_empty());
-    let vdev = Some(dev).filter(|dev| is_plain(dev));
+    let vdev = dev.filter(|dev| is_plain(dev));
     Ok(Some(Claim { name: name(id, vdev.as_deref()), guest, vdev, tree, fault }))
 }
 

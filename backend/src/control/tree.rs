@@ -100,15 +100,16 @@ impl Tree {
         read: impl Fn(&Self, &str) -> Result<Option<Vec<u8>>, Error>,
         parse: impl FnOnce(&dyn Fn(&str) -> Option<Vec<u8>>) -> T,
     ) -> Result<T, Error> {
-        let failure = RefCell::new(None);
-        let value = parse(&|node| match read(self, node) {
-            Ok(value) => value,
-            Err(error) => {
-                failure.replace(Some(error));
-                None
-            }
-        });
-        failure.into_inner().map_or(Ok(value), Err)
+        gather(|node| read(self, node), parse)
+    }
+
+    /// Looks at the backend's directory as it is at one moment: the toolstack may remove it and make it anew at any time,
+    /// and a look at both is a look at neither.
+    ///
+    /// # Errors
+    /// Xenstore, or what `look` gives.
+    pub fn at_once<T>(&self, look: impl Fn(&Edit<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.client.transaction(|transaction| look(&Edit { transaction, tree: self }))
     }
 
     /// Changes the backend's directory if its state is still `from`: `body` first, then the state.
@@ -169,7 +170,23 @@ impl Tree {
     }
 }
 
-/// A change under way.
+/// Gives nodes to something that cannot fail with xenstore.
+fn gather<T>(
+    read: impl Fn(&str) -> Result<Option<Vec<u8>>, Error>,
+    parse: impl FnOnce(&dyn Fn(&str) -> Option<Vec<u8>>) -> T,
+) -> Result<T, Error> {
+    let failure = RefCell::new(None);
+    let value = parse(&|node| match read(node) {
+        Ok(value) => value,
+        Err(error) => {
+            failure.replace(Some(error));
+            None
+        }
+    });
+    failure.into_inner().map_or(Ok(value), Err)
+}
+
+/// A change under way, or a look at one moment.
 pub struct Edit<'a> {
     transaction: &'a Transaction<'a>,
     tree: &'a Tree,
@@ -186,6 +203,14 @@ impl Edit<'_> {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same for all that `parse` asks for.
+    ///
+    /// # Errors
+    /// Xenstore.
+    pub fn parse<T>(&self, parse: impl FnOnce(&dyn Fn(&str) -> Option<Vec<u8>>) -> T) -> Result<T, Error> {
+        gather(|node| self.read(node), parse)
     }
 
     /// Writes a node of the backend's directory.
