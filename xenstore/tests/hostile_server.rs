@@ -1,12 +1,13 @@
 //! The client under a server that means ill, or is broken: requests fail, nothing panics or hangs.
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use xenstore::client::UnixSocket;
+use xenstore::client::{Endpoint, UnixSocket};
 use xenstore::wire::{self, Frames, Header, Kind, Message};
 use xenstore::{Client, ClientOptions, Error};
 
@@ -95,6 +96,63 @@ fn transaction_number_when_malformed_then_is_a_violation() {
         let (_folder, client) = answering(move |message| reply(Kind::TransactionStart, &message, number));
         assert!(matches!(client.transaction(|_| Ok(())), Err(Error::Protocol(_))), "{number:?}");
     }
+}
+
+/// Reached by a socket, but one request at a time.
+struct Turns(UnixSocket);
+
+impl Endpoint for Turns {
+    fn open(&self) -> std::io::Result<OwnedFd> {
+        self.0.open()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn takes_turns(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn requests_of_several_threads_when_the_endpoint_keeps_the_last_one_only_then_each_is_asked_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // As Linux's device: what comes before the answer takes the place of the payload. A read gives its own path.
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut frames = Frames::new();
+        let mut buffer = [0; 8192];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            frames.push(&buffer[..count]);
+            stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+            if let Ok(count) = stream.read(&mut buffer) {
+                frames.push(&buffer[..count]);
+            }
+            stream.set_read_timeout(None).unwrap();
+            let mut asked = Vec::new();
+            while let Some(message) = frames.next_message().unwrap() {
+                asked.push(message);
+            }
+            let kept = asked.last().unwrap().payload.clone();
+            for message in asked {
+                stream.write_all(&reply(Kind::Read, &message, &kept)).unwrap();
+            }
+        }
+    });
+    let client = Client::connect_to(Turns(UnixSocket::new(&socket)), ClientOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        for path in ["/a", "/b", "/c"] {
+            let client = &client;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    assert_eq!(client.read(path).unwrap(), format!("{path}\0").as_bytes());
+                }
+            });
+        }
+    });
 }
 
 #[test]

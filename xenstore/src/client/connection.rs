@@ -19,6 +19,8 @@ pub(super) struct Connection {
     descriptor: OwnedFd,
     /// One message is written whole before the next.
     writing: Mutex<()>,
+    /// Held by whoever has a request under way, where there may be one only.
+    turn: Option<Mutex<()>>,
     answers: Mutex<Answers>,
     /// A writer found it unusable; the reader thread takes it down.
     broken: AtomicBool,
@@ -33,13 +35,16 @@ struct Answers {
 }
 
 impl Connection {
-    pub(super) fn new(descriptor: OwnedFd) -> rustix::io::Result<Connection> {
+    /// Over `descriptor`; with `turns`, requests of several threads go one after the other, each once the one before
+    /// it is answered.
+    pub(super) fn new(descriptor: OwnedFd, turns: bool) -> rustix::io::Result<Connection> {
         // Everything waits in poll, so that every wait has an end. The xenbus device ignores this for
         // writing, which it never holds up for long.
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         Ok(Connection {
             descriptor,
             writing: Mutex::new(()),
+            turn: turns.then(Mutex::default),
             answers: Mutex::default(),
             broken: AtomicBool::new(false),
         })
@@ -62,6 +67,9 @@ impl Connection {
         timeout: Duration,
         wake: &OwnedFd,
     ) -> Result<Message> {
+        // Who waits for a turn has an end to it: the one whose turn it is gives up in its own time, and then the
+        // connection is closed for all.
+        let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let (number, answer) = self.expect()?;
         let deadline = Instant::now() + timeout;
         let outcome = match wire::encode(kind, number, transaction, payload) {

@@ -13,11 +13,19 @@ pub trait Endpoint: Send + Sync + 'static {
     fn open(&self) -> io::Result<OwnedFd>;
     /// What it is, for messages.
     fn describe(&self) -> String;
+    /// Whether a request may be written only when the one before it is answered.
+    fn takes_turns(&self) -> bool {
+        false
+    }
 }
 
 impl Endpoint for Box<dyn Endpoint> {
     fn open(&self) -> io::Result<OwnedFd> {
         (**self).open()
+    }
+
+    fn takes_turns(&self) -> bool {
+        (**self).takes_turns()
     }
 
     fn describe(&self) -> String {
@@ -74,6 +82,13 @@ impl Endpoint for XenbusDevice {
         OpenOptions::new().read(true).write(true).open(&self.0).map(OwnedFd::from)
     }
 
+    /// Linux keeps the request that was written last to an open file, and hands xenstored its payload later, from there
+    /// (drivers/xen/xenbus: xenbus_file_write, xenbus_dev_request_and_reply). One that is written meanwhile takes its
+    /// place: the first is then asked with the second's path, and its answer is believed.
+    fn takes_turns(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         self.0.display().to_string()
     }
@@ -94,6 +109,7 @@ mod tests {
     fn path_when_a_character_device_is_there_then_is_opened_as_one() {
         assert!(at("/dev/null").open().is_ok());
         assert_eq!(at("/dev/null").describe(), "/dev/null");
+        assert!(at("/dev/null").takes_turns());
     }
 
     #[test]
@@ -104,5 +120,6 @@ mod tests {
         assert!(endpoint.open().is_err());
         let _server = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(endpoint.open().is_ok());
+        assert!(!endpoint.takes_turns());
     }
 }

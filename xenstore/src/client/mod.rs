@@ -59,7 +59,7 @@ impl Default for ClientOptions {
 pub const TOKEN_MAX: usize = PAYLOAD_MAX - path::ABSOLUTE_MAX - 2;
 
 /// A connection to xenstored. Clones share it, and threads may share it: requests of several threads are
-/// on the way at once.
+/// on the way at once, where the [`Endpoint`] allows that.
 ///
 /// When the server goes away the client connects again by itself and registers every watch anew, so each
 /// fires once more; see [`ClientOptions::patience`] for requests meanwhile. Dropping the last clone ends it.
@@ -88,7 +88,8 @@ impl Client {
         let name = endpoint.describe();
         let failed = |source| Error::Io { context: format!("connecting to xenstored at {name}"), source };
         let failing = |errno: rustix::io::Errno| failed(errno.into());
-        let connection = Arc::new(Connection::new(endpoint.open().map_err(failed)?).map_err(failing)?);
+        let descriptor = endpoint.open().map_err(failed)?;
+        let connection = Arc::new(Connection::new(descriptor, endpoint.takes_turns()).map_err(failing)?);
         let events = Events::new().map_err(failing)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failing)?;
         let link = Arc::new(Link::new(Box::new(endpoint), options, events, wake, connection.clone()));

@@ -70,7 +70,8 @@ fn reconnect<'a>(link: &'a Link, tries: &mut u32) -> Option<Reader<'a>> {
 fn connect(link: &Link) -> Result<Reader<'_>> {
     let failed = |source| Error::Io { context: "connecting".to_owned(), source };
     let descriptor = link.endpoint.open().map_err(failed)?;
-    let connection = Connection::new(descriptor).map_err(|errno| failed(errno.into()))?;
+    let connection =
+        Connection::new(descriptor, link.endpoint.takes_turns()).map_err(|errno| failed(errno.into()))?;
     let mut reader = Reader { link, connection: Arc::new(connection), frames: Frames::new() };
     let _registration = link.registration.lock().unwrap_or_else(PoisonError::into_inner);
     let watches = link.watches().all();
