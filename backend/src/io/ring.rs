@@ -155,7 +155,7 @@ impl Ring {
     /// Every buffer the entry names must stay valid and unaliased until its completion has been taken.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) {
         #[cfg(test)]
-        crate::io::tap::queued(entry);
+        let entry = &crate::io::tap::queued(entry);
         loop {
             let pushed = match &mut self.uring {
                 // SAFETY: the caller's promise, handed on.

@@ -3,16 +3,19 @@
 //! ```text
 //! Ring::push, Medium::write_all_at  -> Written   what, where, by which thread
 //! Ring::reap, their return          -> Done      it has completed
-//! Medium::sync                      -> Syncing, Synced
+//! Medium::sync                      -> Syncing, Synced or Failed
 //! the test itself                   -> Note
 //! ```
 //!
 //! A write counts as under way from before the kernel hears of it until the program knows that it is over: whatever a
 //! power cut could make of it in between, a test sees.
+//!
+//! One of them can be made to [fail](Tape::fail): the kernel then hears of none that does.
 
-use io_uring::squeue;
+use io_uring::{opcode, squeue, types};
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -29,6 +32,8 @@ pub(crate) enum Event {
     Syncing { file: usize, thread: String },
     /// It has ended.
     Synced { id: usize },
+    /// It has failed: what it should have made durable may be lost, whatever a later flush says.
+    Failed { id: usize },
     /// What a test has to say.
     Note(usize),
 }
@@ -40,16 +45,45 @@ impl Event {
             Event::Written { id, file, offset, bytes } => Event::Written { id: id + by, file, offset, bytes },
             Event::Done { id } => Event::Done { id: id + by },
             Event::Synced { id } => Event::Synced { id: id + by },
+            Event::Failed { id } => Event::Failed { id: id + by },
             other => other,
         }
     }
 }
+
+/// What a medium does that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// A write, of which anything may be on the medium.
+    Write,
+    /// A write, of which nothing is.
+    Nothing,
+    /// A flush.
+    Sync,
+}
+
+/// A fault to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub file: usize,
+    pub deed: Deed,
+    /// How many such deeds of the file go well before.
+    pub after: usize,
+    /// How many of them fail then.
+    pub times: usize,
+}
+
+/// What the note says where something failed.
+pub(crate) const FAULT: usize = usize::MAX;
+/// The reason of a fault. (An entry of an io_uring fails with another one.)
+const REASON: i32 = libc::EIO;
 
 /// A recording.
 #[derive(Default)]
 pub(crate) struct Tape {
     events: Mutex<Vec<Event>>,
     under_way: Mutex<HashMap<(ThreadId, u64), usize>>,
+    fault: Mutex<Option<Fault>>,
 }
 
 type Key = (u64, u64);
@@ -80,6 +114,26 @@ impl Tape {
     /// Adds a test's word; gives its place.
     pub(crate) fn note(&self, note: usize) {
         lock(&self.events).push(Event::Note(note));
+    }
+
+    /// Has something fail from now on.
+    pub(crate) fn fail(&self, fault: Fault) {
+        *lock(&self.fault) = Some(fault);
+    }
+
+    /// Whether this deed fails, and then how.
+    fn fails(&self, file: usize, sync: bool) -> Option<Deed> {
+        let mut fault = lock(&self.fault);
+        let found = fault.as_mut().filter(|f| f.file == file && (f.deed == Deed::Sync) == sync)?;
+        if found.after > 0 {
+            found.after -= 1;
+            return None;
+        }
+        found.times = found.times.checked_sub(1)?;
+        let deed = found.deed;
+        drop(fault);
+        self.note(FAULT);
+        Some(deed)
     }
 
     fn add(&self, event: impl FnOnce(usize) -> Event) -> usize {
@@ -121,21 +175,29 @@ impl Drop for Ending {
     }
 }
 
-/// A write that blocks.
-pub(crate) fn writing(file: &File, offset: u64, bytes: &[u8]) -> Ending {
-    Ending(find(file.as_raw_fd()).map(|(file, tape)| {
+/// A write that blocks; or it fails.
+pub(crate) fn writing(file: &File, offset: u64, bytes: &[u8]) -> io::Result<Ending> {
+    let Some((file, tape)) = find(file.as_raw_fd()) else { return Ok(Ending(None)) };
+    let fails = tape.fails(file, false);
+    if fails != Some(Deed::Nothing) {
         let id = tape.add(|id| Event::Written { id, file, offset, bytes: bytes.to_vec() });
-        (tape, Event::Done { id })
-    }))
+        if fails.is_none() {
+            return Ok(Ending(Some((tape, Event::Done { id }))));
+        }
+    }
+    Err(io::Error::from_raw_os_error(REASON))
 }
 
-/// A flush. One that fails is none; no test here has any.
-pub(crate) fn syncing(file: &File) -> Ending {
-    Ending(find(file.as_raw_fd()).map(|(file, tape)| {
-        let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        let id = tape.add(|_| Event::Syncing { file, thread });
-        (tape, Event::Synced { id })
-    }))
+/// A flush; or it fails.
+pub(crate) fn syncing(file: &File) -> io::Result<Ending> {
+    let Some((file, tape)) = find(file.as_raw_fd()) else { return Ok(Ending(None)) };
+    let thread = std::thread::current().name().unwrap_or_default().to_owned();
+    let id = tape.add(|_| Event::Syncing { file, thread });
+    if tape.fails(file, true).is_some() {
+        tape.add(|_| Event::Failed { id });
+        return Err(io::Error::from_raw_os_error(REASON));
+    }
+    Ok(Ending(Some((tape, Event::Synced { id }))))
 }
 
 /// The beginning of `struct io_uring_sqe` (linux/io_uring.h).
@@ -153,25 +215,33 @@ struct Sqe {
     user_data: u64,
 }
 
-/// An entry of an io_uring. A thread has one ring, so its `user_data` tells its requests apart.
-pub(crate) fn queued(entry: &squeue::Entry) {
+/// An entry of an io_uring; or one that fails in its place. A thread has one ring, so its `user_data` tells its requests
+/// apart.
+pub(crate) fn queued(entry: &squeue::Entry) -> squeue::Entry {
     const WRITE_FIXED: u8 = 5;
     const FALLOCATE: u8 = 17;
     const WRITE: u8 = 23;
     // SAFETY: an Entry is a repr(C) wrapper of the kernel's 64 initialised bytes, of which these are the first.
     let sqe = unsafe { std::ptr::from_ref(entry).cast::<Sqe>().read() };
     if ![WRITE_FIXED, FALLOCATE, WRITE].contains(&sqe.opcode) {
-        return;
+        return entry.clone();
     }
-    let Some((file, tape)) = find(sqe.fd) else { return };
+    let Some((file, tape)) = find(sqe.fd) else { return entry.clone() };
     let bytes = if sqe.opcode == FALLOCATE {
         vec![0; sqe.address as usize]
     } else {
         // SAFETY: whoever pushes the entry keeps what it names valid and unchanged until its completion.
         unsafe { std::slice::from_raw_parts(sqe.address as *const u8, sqe.length as usize) }.to_vec()
     };
-    let id = tape.add(|id| Event::Written { id, file, offset: sqe.offset, bytes });
-    lock(&tape.under_way).insert((std::thread::current().id(), sqe.user_data), id);
+    let fails = tape.fails(file, false);
+    if fails != Some(Deed::Nothing) {
+        let id = tape.add(|id| Event::Written { id, file, offset: sqe.offset, bytes });
+        if fails.is_none() {
+            lock(&tape.under_way).insert((std::thread::current().id(), sqe.user_data), id);
+            return entry.clone();
+        }
+    }
+    opcode::Fsync::new(types::Fd(-1)).build().user_data(sqe.user_data)
 }
 
 /// A completion of an io_uring.

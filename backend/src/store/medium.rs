@@ -121,7 +121,7 @@ impl Medium {
     /// Writes all of it, not durably.
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         #[cfg(test)]
-        let _written = crate::io::tap::writing(&self.file, offset, bytes);
+        let _written = crate::io::tap::writing(&self.file, offset, bytes)?;
         self.file.write_all_at(bytes, offset)
     }
 
@@ -134,14 +134,18 @@ impl Medium {
         // Held over the call: a failure is told to one caller only, and no other may believe in success meanwhile.
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if *broken == 0 {
-            #[cfg(test)]
-            let _synced = crate::io::tap::syncing(&self.file);
-            match self.file.sync_data() {
+            match self.sync_data() {
                 Ok(()) => return Ok(()),
                 Err(error) => *broken = error.raw_os_error().unwrap_or(libc::EIO),
             }
         }
         Err(Errno(*broken))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        #[cfg(test)]
+        let _synced = crate::io::tap::syncing(&self.file)?;
+        self.file.sync_data()
     }
 
     /// Refuses a size that no disk can have: none, or no whole number of sectors.

@@ -1,6 +1,6 @@
 //! What two files can be after a power cut, by a recording of what was written to them and flushed.
 //!
-//! A write that had completed before a flush began that has ended is there. Of any other that had begun, each sector of
+//! A write that had completed before a flush began that has ended is there, unless a flush failed between the two. Of any other that had begun, each sector of
 //! 512 bytes is there or not, by itself; where several unflushed writes hit a sector, any one of them, or none, may have
 //! been the last that reached the medium.
 
@@ -44,14 +44,14 @@ impl Media {
     pub(super) fn cut(&self, events: &[Event], cut: usize, without: Without<'_>) -> (Media, Vec<Doubt>) {
         let events = &events[..cut];
         let mut done = HashMap::new();
-        // By file: the latest flush that has ended began here.
-        let mut flushed = vec![0; self.0.len()];
+        // By file: where each flush that has ended began, and whether it went well.
+        let mut flushed = vec![Vec::new(); self.0.len()];
         for (at, event) in events.iter().enumerate() {
             match event {
                 Event::Done { id } => _ = done.entry(*id).or_insert(at),
-                Event::Synced { id } if !without(&events[*id]) => {
+                Event::Synced { id } | Event::Failed { id } if !without(&events[*id]) => {
                     let Event::Syncing { file, .. } = &events[*id] else { unreachable!() };
-                    flushed[*file] = flushed[*file].max(*id);
+                    flushed[*file].push((*id, matches!(event, Event::Synced { .. })));
                 }
                 _ => {}
             }
@@ -60,7 +60,10 @@ impl Media {
         let mut doubts: HashMap<(usize, usize), Vec<Vec<u8>>> = HashMap::new();
         for event in events.iter().filter(|event| !without(event)) {
             let Event::Written { id, file, offset, bytes } = event else { continue };
-            let durable = done.get(id).is_some_and(|at| *at < flushed[*file]);
+            // Flushes of a file come one after the other, so these are in order.
+            let durable = done.get(id).is_some_and(|at| {
+                flushed[*file].iter().find(|(began, _)| at < began).is_some_and(|(_, well)| *well)
+            });
             for (index, sector) in bytes.chunks(SECTOR).enumerate() {
                 let at = *offset as usize + index * SECTOR;
                 if durable {

@@ -13,6 +13,7 @@
 #[path = "../../../../tests/store/driver.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod driver;
+mod faults;
 mod media;
 mod play;
 
@@ -251,6 +252,23 @@ fn cut_when_checkpoints_are_between_leaves_old_or_new() {
         steps.extend([write(&shape, 20, 1, 5), Step::Checkpoint, write(&shape, 20, 1, 6), Step::Wait]);
         holds("checkpoints", shape, &[steps], usize::MAX);
     }
+}
+
+#[test]
+fn cut_when_the_disk_grows_leaves_what_was_there_and_what_is_written_to_the_new_part() {
+    // The last block of metadata is not full, and is grown into.
+    let shape = Shape { intervals: 600, ..shape(Guard::Ip) };
+    let mut steps = vec![write(&shape, 598, 2, 1), Step::Wait, Step::Flush, Step::Wait];
+    steps.extend([write(&shape, 597, 2, 2), Step::Grow(500), write(&shape, 599, 3, 3), Step::Wait]);
+    steps.extend([write(&shape, 1099, 1, 4), Step::Wait, Step::Flush, Step::Wait, Step::Checkpoint]);
+    steps.extend([
+        write(&shape, 600, 1, 5),
+        Step::Grow(8),
+        write(&shape, 1100, 2, 6),
+        Step::Wait,
+        Step::Flush,
+    ]);
+    holds("growth", shape, &[steps], usize::MAX);
 }
 
 /// A daemon that was killed, and the power cut while what it left is made good: what it had written was all there to be

@@ -3,7 +3,7 @@
 use super::driver::Driver;
 use super::media::{Media, SECTOR};
 use crate::image::{ProtectOptions, protect};
-use crate::io::tap::{Event, Tape};
+use crate::io::tap::{Deed, Event, Fault, Tape};
 use crate::store::lock::Access;
 use crate::store::medium::Direct;
 use crate::store::sidecar::{Header, Pair, Recovered, Safety, SidecarStore, default_path, write_header};
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a script asks for. Intervals are counted from 0.
@@ -33,6 +34,8 @@ pub(super) enum Step {
     Wait,
     /// A checkpoint, to its end.
     Checkpoint,
+    /// The disk grows by so many intervals.
+    Grow(u64),
 }
 
 /// A disk for a script.
@@ -60,6 +63,8 @@ pub(super) struct Story {
     pub events: Vec<Event>,
     /// How often a request found no room in the log.
     pub waits: u64,
+    /// Whether what a failed write left of its intervals' data is anything.
+    torn: bool,
     played: Vec<Played>,
 }
 
@@ -72,7 +77,7 @@ pub(super) fn folder() -> TempDir {
 /// Makes a disk, all of whose intervals have data and PI, with a log area of the shape's length.
 fn make(shape: &Shape, path: &Path) {
     let interval = shape.profile.interval();
-    let data: Vec<u8> = (0..shape.intervals as usize).flat_map(|i| vec![i as u8 + 1; interval]).collect();
+    let data: Vec<u8> = (0..shape.intervals).flat_map(|i| vec![(i % 255) as u8 + 1; interval]).collect();
     std::fs::write(path, data).unwrap();
     let options = ProtectOptions {
         disk: path.to_owned(),
@@ -114,14 +119,22 @@ fn read_all(path: &Path) -> Media {
 
 /// Plays each script on a queue of its own, all at once.
 pub(super) fn play(shape: Shape, scripts: &[Vec<Step>]) -> Story {
+    play_with(shape, scripts, None)
+}
+
+/// The same on a medium with a fault.
+pub(super) fn play_with(shape: Shape, scripts: &[Vec<Step>], fault: Option<Fault>) -> Story {
     let folder = folder();
     let path = folder.path().join("disk");
     make(&shape, &path);
     let spec = StoreSpec { crash: shape.crash, direct: Direct::Off, ..StoreSpec::new(&path) };
-    let store = Arc::new(SidecarStore::open(&spec, &default_path(&path), "a test").unwrap());
-    let base = read_all(&path);
+    let mut base = read_all(&path);
     let files = [File::open(&path).unwrap(), File::open(default_path(&path)).unwrap()];
     let tape = Tape::start(&[&files[0], &files[1]]);
+    let store = Arc::new(SidecarStore::open(&spec, &default_path(&path), "a test").unwrap());
+    if let Some(fault) = fault {
+        tape.fail(fault);
+    }
     let steps: Vec<Vec<(usize, &Step)>> = scripts
         .iter()
         .scan(0, |next, script| {
@@ -133,12 +146,18 @@ pub(super) fn play(shape: Shape, scripts: &[Vec<Step>]) -> Story {
     std::thread::scope(|scope| {
         for steps in &steps {
             let (store, tape) = (Arc::clone(&store), &tape);
-            scope.spawn(move || run(&store, steps, tape));
+            scope.spawn(move || run(&store, steps, tape, fault.is_some()));
         }
     });
     let waits = store.statistics().into_iter().find(|(name, _)| *name == "log_waits").map_or(0, |(_, n)| n);
-    store.close().unwrap();
+    let closed = store.close();
+    assert!(closed.is_ok() || fault.is_some(), "{closed:?}");
     let events = tape.stop();
+    let after = read_all(&path);
+    // What was added was zeroes, and whether it is there yet is the header's word.
+    for (base, after) in base.0.iter_mut().zip(&after.0) {
+        base.resize(after.len(), 0);
+    }
     // The recording is whole: all of it gives what is there.
     let mut all = base.clone();
     for event in &events {
@@ -146,7 +165,8 @@ pub(super) fn play(shape: Shape, scripts: &[Vec<Step>]) -> Story {
             all.0[*file][*offset as usize..][..bytes.len()].copy_from_slice(bytes);
         }
     }
-    assert!(all.0 == read_all(&path).0, "something was written past the recording");
+    let of_failures = fault.is_some_and(|fault| fault.deed == Deed::Write);
+    assert!(of_failures || all.0 == after.0, "something was written past the recording");
     let place = |note: usize| events.iter().position(|event| matches!(event, Event::Note(n) if *n == note));
     let played =
         scripts.iter().enumerate().flat_map(|(queue, script)| script.iter().map(move |step| (queue, step)));
@@ -155,10 +175,11 @@ pub(super) fn play(shape: Shape, scripts: &[Vec<Step>]) -> Story {
         Some(Played { step: step.clone(), queue, submitted, acknowledged: place(2 * number + 1) })
     });
     let played = played.collect();
-    Story { shape, base, events, waits, played }
+    let torn = fault.is_some_and(|fault| fault.file == 0 && fault.deed == Deed::Write);
+    Story { shape, base, events, waits, torn, played }
 }
 
-fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape) {
+fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape, may_fail: bool) {
     let shared: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
     let mut driver = Driver::new(&shared);
     let interval = store.shared.pi.layout.interval();
@@ -166,11 +187,14 @@ fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape) {
     let settle = |driver: &mut Driver, waiting: &mut Vec<(u32, usize)>| {
         for (id, number) in waiting.drain(..) {
             let completion = driver.wait(id);
-            assert_eq!(completion.result, Ok(()));
+            assert!(may_fail || completion.result.is_ok(), "{:?}", completion.result);
             if let Some(lease) = completion.buffer {
                 driver.give_back(lease);
             }
-            tape.note(2 * number + 1);
+            // Of what fails nothing is promised.
+            if completion.result.is_ok() {
+                tape.note(2 * number + 1);
+            }
         }
     };
     for (number, step) in steps {
@@ -191,13 +215,28 @@ fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape) {
             }
             Step::Flush => waiting.push(start(&mut driver, Op::Flush, 0, 0, None)),
             Step::Wait => settle(&mut driver, &mut waiting),
+            Step::Grow(intervals) => {
+                settle(&mut driver, &mut waiting);
+                let bytes = store.geometry().bytes + intervals * interval;
+                let data = File::options().write(true).open(&store.shared.data.path).unwrap();
+                data.set_len(bytes).unwrap();
+                tape.note(2 * number);
+                match store.grow() {
+                    Ok(now) => {
+                        assert_eq!(now, bytes);
+                        tape.note(2 * number + 1);
+                    }
+                    Err(error) => assert!(may_fail, "{error}"),
+                }
+            }
             Step::Checkpoint => {
                 settle(&mut driver, &mut waiting);
                 let live = || match &store.shared.safety {
                     Safety::Log(wal) => wal.used() > 0,
                     _ => store.shared.cache.dirty() > 0,
                 };
-                while live() {
+                let begin = Instant::now();
+                while live() && !(may_fail && begin.elapsed() > Duration::from_millis(20)) {
                     store.shared.maintenance.kick(true);
                     std::thread::yield_now();
                 }
@@ -233,25 +272,34 @@ impl Story {
     pub(super) fn check(&self, path: &Path, cut: usize) -> Result<Option<Recovered>, String> {
         let mut pair = open(path);
         let recovered = pair.recover(&mut |_, _| ()).map_err(|error| error.to_string())?;
+        let intervals = pair.pi.layout.intervals();
+        let excused = |interval: &u64| {
+            let failed =
+                |played: &Played| played.acknowledged.is_none() && self.covers(played, *interval).is_some();
+            self.torn && self.played.iter().any(failed)
+        };
         if let Some(done) = &recovered
-            && done.lost.count + done.bad.count > 0
+            && (done.lost.count > 0 || !done.bad.first.iter().all(excused))
         {
             return Err(format!("after a cut before event {cut}: {done}"));
+        }
+        if self.played.iter().any(|p| p.submitted < cut && self.covers(p, intervals).is_some()) {
+            return Err(format!("after a cut before event {cut}: what the disk had grown by is gone"));
         }
         let (profile, strict) = (self.shape.profile, self.shape.crash == CrashMode::Log);
         let (size, entry) = (profile.interval(), profile.metadata_size());
         let data = std::fs::read(path).unwrap();
-        let mut metadata = vec![0; self.shape.intervals as usize * entry];
+        let mut metadata = vec![0; intervals as usize * entry];
         pair.pi.read_metadata(0, &mut metadata).unwrap();
         let mut base = vec![0; metadata.len()];
         let start = pair.pi.header.metadata.0 as usize;
-        for piece in pair.pi.layout.pieces(0, self.shape.intervals) {
+        for piece in pair.pi.layout.pieces(0, intervals) {
             let at = start + piece.block as usize * 4096;
             let from = &self.base.0[1][at + piece.in_block.start..at + piece.in_block.end];
             base[piece.in_run].copy_from_slice(from);
         }
         base.iter_mut().for_each(|byte| *byte = !*byte);
-        for interval in 0..self.shape.intervals {
+        for interval in (0..intervals).filter(|interval| !excused(interval)) {
             let at = interval as usize;
             let (data, metadata) = (&data[at * size..][..size], &metadata[at * entry..][..entry]);
             let base = (&self.base.0[0][at * size..][..size], &base[at * entry..][..entry]);

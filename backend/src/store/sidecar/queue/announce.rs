@@ -84,8 +84,9 @@ impl SidecarQueue {
         match (announced, &shared.safety) {
             (Announced::Record(sequence), Safety::Log(wal)) => {
                 // The record of a discard that failed would take the PI of data that is there with it in a crash.
-                let spoils = request.error.is_some() && request.io.op == Op::Discard;
-                if wal.close(sequence) || spoils {
+                let failed = request.error.is_some();
+                let spoils = failed && request.io.op == Op::Discard;
+                if wal.close(sequence, failed) || spoils {
                     shared.maintenance.kick(true);
                 }
             }

@@ -40,14 +40,16 @@ pub(super) struct Area {
     over: VecDeque<bool>,
     /// The oldest open record, or the next one to be made.
     base: u64,
+    /// Records that are not retired, of what failed.
+    failed: Vec<u64>,
     batches: VecDeque<Batch>,
 }
 
 impl Area {
     /// An empty area of so many bytes.
     pub(super) fn new(bytes: u64, epoch: u64) -> Self {
-        let (over, batches) = (VecDeque::new(), VecDeque::new());
-        Self { bytes: bytes / PAGE * PAGE, epoch, head: 0, used: 0, unplaced: 1, over, base: 1, batches }
+        let (over, failed, batches) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Self { bytes: bytes / PAGE * PAGE, epoch, head: 0, used: 0, unplaced: 1, over, base: 1, failed, batches }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -95,6 +97,18 @@ impl Area {
             self.over.pop_front();
             self.base += 1;
         }
+    }
+
+    /// The same, but what it announced has failed: its interval may well be as before.
+    pub(super) fn fail(&mut self, sequence: u64) {
+        self.failed.push(sequence);
+        self.close(sequence);
+    }
+
+    /// Up to where, at most `cut`, records speak of what was done: a mark that covered one of what failed would forbid
+    /// what is there.
+    pub(super) fn done_before(&self, cut: u64) -> u64 {
+        self.failed.iter().copied().fold(cut, u64::min)
     }
 
     /// Where a batch goes, and how much is left unused before the area's end.
@@ -148,6 +162,8 @@ impl Area {
             self.used -= batch.bytes;
             self.batches.pop_front();
         }
+        let first = self.first_live();
+        self.failed.retain(|failed| *failed >= first);
     }
 }
 

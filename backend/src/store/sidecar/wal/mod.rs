@@ -236,6 +236,7 @@ impl Wal {
         if let Some(errno) = state.failed {
             return Marked::Failed(errno);
         }
+        let cut = state.area.done_before(cut);
         if cut <= state.marked || cut <= state.area.first_live() {
             return Marked::Needless;
         }
@@ -254,10 +255,14 @@ impl Wal {
         Marked::Queued
     }
 
-    /// What a record announced is over, for better or worse. True if a checkpoint is wanted now.
-    pub(super) fn close(&self, sequence: u64) -> bool {
+    /// What a record announced is over, or has failed. True if a checkpoint is wanted now.
+    pub(super) fn close(&self, sequence: u64, failed: bool) -> bool {
         let mut state = self.lock();
-        state.area.close(sequence);
+        if failed {
+            state.area.fail(sequence);
+        } else {
+            state.area.close(sequence);
+        }
         let wanted = state.wants_checkpoint();
         wanted && !std::mem::replace(&mut state.asked, true)
     }
