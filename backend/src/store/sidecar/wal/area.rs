@@ -49,7 +49,17 @@ impl Area {
     /// An empty area of so many bytes.
     pub(super) fn new(bytes: u64, epoch: u64) -> Self {
         let (over, failed, batches) = (VecDeque::new(), Vec::new(), VecDeque::new());
-        Self { bytes: bytes / PAGE * PAGE, epoch, head: 0, used: 0, unplaced: 1, over, base: 1, failed, batches }
+        Self {
+            bytes: bytes / PAGE * PAGE,
+            epoch,
+            head: 0,
+            used: 0,
+            unplaced: 1,
+            over,
+            base: 1,
+            failed,
+            batches,
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -132,14 +142,16 @@ impl Area {
         at
     }
 
-    /// The newest batch could not be written: neither it nor what came after it was ever recorded.
+    /// The newest batch could not be written: neither it nor what came after it was ever recorded. Their numbers are not
+    /// used again, for what of them has reached the medium must not pass for what follows a shorter batch in its place.
     pub(super) fn take_back(&mut self) {
         let Some(batch) = self.batches.pop_back() else { return };
         self.used -= batch.bytes;
         self.head = batch.head;
-        self.unplaced = batch.first;
-        while self.next() > batch.first && self.over.pop_back().is_some() {}
-        self.base = self.base.min(batch.first);
+        self.unplaced = self.next();
+        for sequence in batch.first..self.unplaced {
+            self.close(sequence);
+        }
     }
 
     /// Whether retiring everything that is over would free anything.
@@ -203,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn take_back_when_a_batch_failed_leaves_the_area_as_it_was() {
+    fn take_back_when_a_batch_failed_leaves_the_area_as_it_was_but_for_the_numbers() {
         for pages in [1, 3] {
             let mut area = Area::new(8 * PAGE, 7);
             batch(&mut area, 2, 3);
@@ -211,19 +223,22 @@ mod tests {
             area.close(1);
             area.close(2);
             area.retire(3);
-            let before = (area.head, area.used, area.next(), area.unplaced, area.base);
+            let state = |area: &Area| (area.head, area.used, area.first_live(), area.first_open());
+            let (before, next) = (state(&area), area.next());
             if pages == 3 {
                 // It goes round the end, over what was retired.
                 assert_eq!(batch(&mut area, 3, 3), 5 * PAGE);
                 area.take_back();
-                assert_eq!((area.head, area.used, area.next(), area.unplaced, area.base), before);
+                assert_eq!((state(&area), area.next()), (before, next + 3));
             }
             batch(&mut area, 3, pages);
-            area.open();
+            let (next, pending) = (area.next(), area.open());
             // A mark is over as soon as it is made.
-            area.close(6);
+            area.close(pending - 1);
             area.take_back();
-            assert_eq!((area.head, area.used, area.next(), area.unplaced, area.base), before);
+            assert_eq!((state(&area), area.next()), (before, next + 1));
+            area.close(3);
+            assert_eq!((area.first_open(), area.unplaced), (next + 1, next + 1));
         }
         let mut area = Area::new(8 * PAGE, 7);
         for _ in 0..2 {

@@ -15,6 +15,8 @@
 
 mod area;
 pub(super) mod read;
+#[cfg(test)]
+mod tests;
 
 use crate::limit::Limit;
 use crate::store::inbox::{Waiter, Wake};

@@ -4,6 +4,8 @@
 //! header: epoch, first live record, its place --> record --> record --> .. --> the next one is not there: the end
 //!                                      not behind the last one: at the next page, or at the area's start
 //! ```
+//!
+//! Numbers rise, with gaps where a batch could not be written. What is left of older records has lower ones.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -68,18 +70,19 @@ fn find(area: &[u8], header: &Header) -> (Vec<usize>, u64) {
     let Ok(mut at) = usize::try_from(place) else { return (places, flushed) };
     loop {
         let next_page = at.checked_next_multiple_of(PAGE).unwrap_or(usize::MAX);
-        // Sequence numbers only rise and each is in a few places at most, so this ends.
+        // Sequence numbers only rise, so no place is come to twice, and this ends.
         let found = [at, next_page, 0].into_iter().find_map(|place| {
             let (record, length) = Record::decode(area.get(place..)?).ok()?;
-            let counts = record.epoch == epoch && record.sequence == expected && fits(&record.body, header);
-            counts.then_some((place, length, record.body))
+            let counts = record.epoch == epoch && record.sequence >= expected && fits(&record.body, header);
+            counts.then_some((place, length, record))
         });
-        let Some((place, length, body)) = found else { return (places, flushed) };
+        let Some((place, length, Record { sequence, body, .. })) = found else { return (places, flushed) };
         if let Body::Flush { covers } = body {
             flushed = flushed.max(covers);
         }
         places.push(place);
-        (at, expected) = (place + length, expected.wrapping_add(1));
+        let Some(next) = sequence.checked_add(1) else { return (places, flushed) };
+        (at, expected) = (place + length, next);
     }
 }
 
@@ -137,12 +140,15 @@ mod tests {
         let mut area = vec![0; 16 << 10];
         let end = put(&mut area, 4096, 77, 5, DISCARD);
         put(&mut area, end, 77, 6, Body::Flush { covers: 5 });
-        put(&mut area, 8192, 77, 7, DISCARD);
-        let end = put(&mut area, 0, 77, 8, DISCARD);
-        put(&mut area, end, 77, 9, Body::Flush { covers: 4 });
+        // A batch with the numbers before it failed.
+        put(&mut area, 8192, 77, 17, DISCARD);
+        let end = put(&mut area, 0, 77, 18, DISCARD);
+        put(&mut area, end, 77, 19, Body::Flush { covers: 4 });
         assert_eq!(find(&area, &header()), (vec![4096, 4160, 8192, 0, 64], 5));
-        // Torn: nothing behind it counts, though it is whole.
+        // Rotten: what was written later, to other places that are looked at, counts all the same.
         area[8200] ^= 1;
+        assert_eq!(find(&area, &header()).0, [4096, 4160, 0, 64]);
+        area[8] ^= 1;
         assert_eq!(find(&area, &header()).0, [4096, 4160]);
     }
 
@@ -150,7 +156,8 @@ mod tests {
     fn find_when_records_are_of_another_epoch_or_sequence_or_disk_ends() {
         let other = [
             (78, 6, DISCARD),
-            (77, 7, DISCARD),
+            (77, 5, DISCARD),
+            (77, 4, DISCARD),
             (77, 6, Body::Discard { first: 2047, count: 2 }),
             (77, 6, Body::Discard { first: u64::MAX, count: 2 }),
             (
