@@ -148,6 +148,12 @@ impl Medium {
         self.file.sync_data()
     }
 
+    /// Has what is read from now on come from the medium. What was written is durable.
+    pub(crate) fn forget_cached(&self) {
+        // Advice, which nobody has to take; direct I/O needs none.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     /// Refuses a size that no disk can have: none, or no whole number of sectors.
     pub(crate) fn check_size(&self) -> Result<(), StoreError> {
         let (path, bytes, unit) = (self.path.clone(), self.bytes, self.sector);

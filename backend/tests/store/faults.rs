@@ -15,9 +15,13 @@ struct Mount(tempfile::TempDir);
 
 impl Mount {
     fn new(test: &str, kind: &str, options: &str) -> Option<Self> {
+        Self::of(test, kind, options, Path::new(kind))
+    }
+
+    fn of(test: &str, kind: &str, options: &str, what: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let output =
-            Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(folder.path()).output();
+            Command::new("mount").args(["-t", kind, "-o", options]).arg(what).arg(folder.path()).output();
         match output {
             Ok(output) if output.status.success() => Some(Self(folder)),
             Ok(output) => {
@@ -85,6 +89,69 @@ fn write_when_the_data_has_no_room_fails_and_the_old_pi_stays() {
     drop(driver);
     store.close().unwrap();
     drop(store);
+    assert_eq!(scrub(&ScrubOptions { disk: path, sidecar: options.sidecar }, &mut ()).unwrap().bad, 0);
+}
+
+/// A loop device over a file, which may have less room than the device has bytes.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn new(test: &str, file: &Path) -> Option<Self> {
+        let reason = match Command::new("losetup").args(["--show", "-f"]).arg(file).output() {
+            Ok(output) if output.status.success() => {
+                return Some(Self(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())));
+            }
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        skip(test, &format!("no loop device can be had: {reason}"));
+        None
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn recovery_when_the_cache_holds_what_the_medium_never_took_goes_by_the_medium() {
+    let test = "recovery_when_the_cache_holds_what_the_medium_never_took_goes_by_the_medium";
+    let Some(room) = Mount::new(test, "tmpfs", "size=4m") else { return };
+    let file = room.path().join("device");
+    File::create(&file).unwrap().set_len(16 << 20).unwrap();
+    let Some(device) = Loop::new(test, &file) else { return };
+    match Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&device.0).output() {
+        Ok(output) if output.status.success() => {}
+        _ => return skip(test, "mkfs.ext4 cannot be run"),
+    }
+    let Some(mount) = Mount::of(test, "ext4", "errors=continue", &device.0) else { return };
+    let path = mount.path().join("disk.img");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    let sidecar = tempfile::tempdir().unwrap();
+    let mut options = Image::new(512).options(dif());
+    (options.disk, options.sidecar) = (path.clone(), Some(sidecar.path().join("pi")));
+    protect(&options, &mut ()).unwrap();
+    let pi = PiSource::Sidecar(options.sidecar.clone().unwrap());
+    let spec = StoreSpec { pi, direct: Direct::Off, ..StoreSpec::new(&path) };
+    let store = open(&spec, "full").unwrap();
+    let mut driver = Driver::new(&store);
+    driver.write(0, &[1; 64 << 10], 1, true).unwrap();
+    // No room any more for what is written from now on.
+    let filler = std::fs::write(room.path().join("filler"), vec![0; 4 << 20]);
+    assert!(filler.is_err(), "there was room for it");
+    driver.write(4 << 20, &[2; 64 << 10], 2, false).unwrap();
+    assert!(driver.flush().is_err());
+    drop(driver);
+    drop(store);
+    let store = open(&spec, "after").unwrap();
+    let done = store.attach_report().unwrap().recovered.clone().unwrap();
+    assert_eq!((done.lost.count, done.bad.count), (0, 0), "{done}");
+    store.close().unwrap();
+    drop(store);
+    // Some time later.
+    rustix::fs::fadvise(File::open(&path).unwrap(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
     assert_eq!(scrub(&ScrubOptions { disk: path, sidecar: options.sidecar }, &mut ()).unwrap().bad, 0);
 }
 

@@ -1,7 +1,7 @@
 //! After a crash: makes the metadata agree with the data, by the log.
 //!
 //! ```text
-//! both flushed -> live records, by the metadata block they touch
+//! both flushed, and read from the medium -> live records, by the metadata block they touch
 //!   block by block: metadata read -> records, oldest first -> metadata written     (and data, where records carry it)
 //!     write:    the interval's data has its hash?    its metadata          else nothing, and lost if a flush covers it
 //!     with data:                                     data and metadata
@@ -99,6 +99,14 @@ impl Pair {
     /// # Errors
     /// [`StoreError`]; then it is still to be done.
     pub(crate) fn recover(&mut self, progress: Progress<'_>) -> Result<Option<Recovered>, StoreError> {
+        if self.pi.header.live == Live::Nothing {
+            return Ok(None);
+        }
+        // What a killed daemon left may be in a cache only. What is decided by it now must not be undone by a power cut.
+        self.sync()?;
+        // Nor by the cache letting go of what it could not write, which the kernel has told to whoever wrote it.
+        self.data.forget_cached();
+        self.pi.medium.forget_cached();
         let done = match self.pi.header.live {
             Live::Nothing => return Ok(None),
             Live::Log => replay(self, progress)?,
@@ -142,8 +150,6 @@ impl Pair {
 }
 
 fn replay(pair: &Pair, progress: Progress<'_>) -> Result<Recovered, StoreError> {
-    // What a killed daemon left may be in a cache only. What is decided by it now must not be undone by a power cut.
-    pair.sync()?;
     let sidecar = &pair.pi.medium;
     let found = Found::read(sidecar, &pair.pi.header)
         .map_err(StoreError::io(&sidecar.path, "cannot read the log"))?;
