@@ -5,7 +5,6 @@ use crate::store::Errno;
 use crate::store::medium::Medium;
 use integrity::{Expected, PiType, Profile, Tag};
 use std::fmt;
-use std::os::unix::fs::FileExt;
 
 /// What is wrong with an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +95,7 @@ impl Finder {
             let piece = match data {
                 Ok(data) => Ok(&data[index * interval..][..interval]),
                 // Somewhere in the chunk: which interval it is, reads of one at a time tell.
-                Err(_) => medium.file.read_exact_at(single, offset).map(|()| &*single),
+                Err(_) => medium.read_exact_at(single, offset).map(|()| &*single),
             };
             let report = |fault| BadInterval { number, offset, fault };
             match piece {

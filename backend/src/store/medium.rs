@@ -3,6 +3,7 @@
 use crate::limit::Limit;
 use crate::store::lock::{Access, lock};
 use crate::store::{DiscardUnit, Errno, StoreError};
+use memmap2::MmapOptions;
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, ioctl_blkpbszget,
     ioctl_blksszget, major, minor, statx,
@@ -116,6 +117,23 @@ impl Medium {
         let write_through = medium.attribute("queue/write_cache").is_some_and(|text| text == "write through");
         medium.volatile = !(device && direct && write_through);
         Ok(medium)
+    }
+
+    /// Reads all of it, wherever it lies: direct I/O wants whole sectors, of which an interval may be a part.
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let sector = u64::from(self.sector);
+        let start = offset / sector * sector;
+        let end = (offset + bytes.len() as u64).next_multiple_of(sector);
+        let aligned = (bytes.as_ptr().addr() as u64).is_multiple_of(sector)
+            && (start, end) == (offset, offset + bytes.len() as u64);
+        if !self.direct || aligned {
+            return self.file.read_exact_at(bytes, offset);
+        }
+        // Both are bounded by a buffer's length and a sector's.
+        let mut whole = MmapOptions::new().len((end - start) as usize).map_anon()?;
+        self.file.read_exact_at(&mut whole, start)?;
+        bytes.copy_from_slice(&whole[(offset - start) as usize..][..bytes.len()]);
+        Ok(())
     }
 
     /// Writes all of it, not durably.

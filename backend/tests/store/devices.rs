@@ -2,8 +2,10 @@
 
 use crate::driver::Driver;
 use crate::support::{Image, dif, profile, skip};
-use dixback::image::{ProtectOptions, ScrubOptions, protect, scrub};
-use dixback::store::{Keeper, PiSource, StoreSpec, open, probe, survey};
+use dixback::image::{
+    ProtectOptions, ReplayOptions, ResealOptions, ScrubOptions, protect, replay, reseal, scrub,
+};
+use dixback::store::{CrashMode, Keeper, PiSource, StoreSpec, open, probe, survey};
 use integrity::Guard;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -128,6 +130,50 @@ fn device_when_its_sectors_are_larger_than_the_interval_has_its_own_sectors() {
     driver.write(4096, &[1; 4096], 0, false).unwrap();
     let (data, metadata) = driver.read(0, 12288).unwrap();
     assert!(dif().verify(&data, &metadata, &integrity::Expected::new(0)).is_ok());
+}
+
+#[test]
+fn interval_when_it_is_a_part_of_a_devices_sector_can_be_resealed_alone() {
+    let test = "interval_when_it_is_a_part_of_a_devices_sector_can_be_resealed_alone";
+    let Some(device) = Loop::new(test, 1 << 20, 4096) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = folder.path().join("pi");
+    protect(&options(&device.path, &sidecar), &mut ()).unwrap();
+    crate::support::scribble(&device.path, 39 * 512, b"rot");
+    let (disk, sidecar) = (device.path.clone(), Some(sidecar));
+    let range = Some("39".parse().unwrap());
+    let done =
+        reseal(&ResealOptions { disk: disk.clone(), sidecar: sidecar.clone(), range }, &mut ()).unwrap();
+    assert_eq!((done.changed, done.unreadable), (1, 0));
+    assert_eq!(scrub(&ScrubOptions { disk, sidecar }, &mut ()).unwrap().bad, 0);
+}
+
+#[test]
+fn crash_when_blocks_of_metadata_begin_amid_a_devices_sector_is_made_good() {
+    let test = "crash_when_blocks_of_metadata_begin_amid_a_devices_sector_is_made_good";
+    for crash in [CrashMode::Log, CrashMode::Bitmap] {
+        let Some(device) = Loop::new(test, 1 << 20, 4096) else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let sidecar = folder.path().join("pi");
+        // 204 entries a block.
+        let profile = profile(Guard::Crc16T10Dif, 512, 20, 0);
+        protect(&ProtectOptions { profile, ..options(&device.path, &sidecar) }, &mut ()).unwrap();
+        let spec =
+            StoreSpec { pi: PiSource::Sidecar(sidecar.clone()), crash, ..StoreSpec::new(&device.path) };
+        let store = open(&spec, "device").unwrap();
+        let mut driver = Driver::new(&store);
+        driver.write(200 * 512, &[1; 4096], 0, false).unwrap();
+        // As a killed daemon leaves it.
+        let killed = std::fs::read(&sidecar).unwrap();
+        drop(driver);
+        drop(store);
+        std::fs::write(&sidecar, killed).unwrap();
+        let (disk, sidecar) = (device.path.clone(), Some(sidecar));
+        let replayed = replay(&ReplayOptions { disk: disk.clone(), sidecar: sidecar.clone() }, &mut ());
+        let done = replayed.unwrap().unwrap();
+        assert_eq!((done.updated, done.lost.count, done.bad.count), (8, 0, 0), "{done}");
+        assert_eq!(scrub(&ScrubOptions { disk, sidecar }, &mut ()).unwrap().bad, 0);
+    }
 }
 
 #[test]

@@ -88,13 +88,13 @@ impl Sealer<'_> {
             .map_err(StoreError::io(&pi.medium.path, "cannot read the metadata"))?;
         invert(&mut self.block);
         let bytes = &mut self.data[..count as usize * interval];
-        let whole = medium.file.read_exact_at(bytes, first * layout.interval()).is_ok();
+        let whole = medium.read_exact_at(bytes, first * layout.interval()).is_ok();
         let mut changed = false;
         for (index, entry) in self.block[piece.in_block].chunks_exact_mut(entry).enumerate() {
             let number = first + index as u64;
             let data = &mut bytes[index * interval..][..interval];
             self.done.intervals += 1;
-            if !whole && medium.file.read_exact_at(data, number * layout.interval()).is_err() {
+            if !whole && medium.read_exact_at(data, number * layout.interval()).is_err() {
                 self.done.bad.add(number);
                 continue;
             }

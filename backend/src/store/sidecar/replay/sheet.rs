@@ -223,12 +223,12 @@ impl<'a> Sheet<'a> {
         if self.read[here].is_none() {
             // What a record is of lies together: so many intervals are read at once, and one by one if that fails.
             let run = (here..count.min(here + 64)).take_while(|other| self.read[*other].is_none()).count();
-            let (file, at) = (&self.pair.data.file, (part + here as u64) * interval as u64);
+            let (medium, at) = (&self.pair.data, (part + here as u64) * interval as u64);
             let bytes = &mut self.data[here * interval..][..run * interval];
-            let all = file.read_exact_at(bytes, at).is_ok();
+            let all = medium.read_exact_at(bytes, at).is_ok();
             for index in 0..run {
                 let bytes = &mut self.data[(here + index) * interval..][..interval];
-                let one = all || file.read_exact_at(bytes, at + (index * interval) as u64).is_ok();
+                let one = all || medium.read_exact_at(bytes, at + (index * interval) as u64).is_ok();
                 self.read[here + index] = Some(one);
             }
         }
