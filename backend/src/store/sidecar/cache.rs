@@ -284,6 +284,13 @@ impl Cache {
         result
     }
 
+    /// Blocks cannot be written, and not all were tried: who would make more dirty gets the reason.
+    pub(crate) fn refuse(&self, error: Errno) {
+        for set in &self.sets {
+            lock(set).tell_throttled(Some(error));
+        }
+    }
+
     /// Marks a frame dirty.
     fn dirtied(&self, set: &mut Set, way: usize) -> Kick {
         if std::mem::replace(&mut set.states[way].dirty, true) {

@@ -172,11 +172,9 @@ impl Checkpoint<'_> {
 
     fn round(&self, scratch: &mut Scratch, work: &mut Work) -> Result<(), Errno> {
         let durable = work.stop || !work.flushes.is_empty();
-        if durable {
-            self.data.sync()?;
-        }
+        // Blocks are written whatever comes of it: somebody may wait for fewer dirty ones.
+        let mut result = if durable { self.data.sync() } else { Ok(()) };
         self.list_dirty(scratch);
-        let mut result = Ok(());
         for batch in scratch.blocks.chunks(BATCH) {
             self.maintenance.changed();
             scratch.writeback.take(self.cache, batch);
@@ -208,8 +206,9 @@ impl Checkpoint<'_> {
         let wanted = work.now || work.stop || work.due || wal.wants_checkpoint();
         let result = self.log_steps(wal, wanted, scratch, &mut work.flushes);
         if let Err(error) = result {
-            // Who waits for a checkpoint to make room would wait for ever.
+            // Who waits for a checkpoint to make room, in the log or in the cache, would wait for ever.
             wal.refuse(error);
+            self.cache.refuse(error);
         }
         result
     }

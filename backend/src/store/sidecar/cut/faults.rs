@@ -1,11 +1,17 @@
 //! The proof on a medium with faults: whatever fails, what is acknowledged is kept, and what failed is old or new.
 
+use super::driver::Driver;
 use super::media::nothing;
-use super::play::{Shape, Step, Story, play_with};
-use super::{enumerate, seed, shape, torn, write};
-use crate::io::tap::{Deed, Event, FAULT, Fault};
-use crate::store::CrashMode;
+use super::play::{Shape, Step, Story, folder, play_with};
+use super::{enumerate, profile, seed, shape, torn, write};
+use crate::image::{ProtectOptions, protect};
+use crate::io::tap::{Deed, Event, FAULT, Fault, Tape};
+use crate::store::sidecar::{BLOCK, SidecarStore, default_path};
+use crate::store::{CrashMode, Errno, Store, StoreSpec};
 use integrity::Guard;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Writes over and over, flushed and not, in the cache and at checkpoints.
 fn steps(shape: &Shape) -> Vec<Step> {
@@ -71,4 +77,66 @@ fn cut_when_a_write_or_flush_failed_and_records_have_the_data_keeps_what_was_ack
 #[test]
 fn cut_when_a_write_or_flush_failed_and_a_bitmap_is_kept_keeps_what_was_acknowledged() {
     holds(Shape { crash: CrashMode::Bitmap, ..shape(Guard::Crc16T10Dif) }, 4);
+}
+
+/// A store and a tape of its files.
+fn store(path: &Path, spec: StoreSpec) -> (Arc<dyn Store>, Arc<Tape>) {
+    let store: Arc<dyn Store> = Arc::new(SidecarStore::open(&spec, &default_path(path), "a test").unwrap());
+    let files = [File::open(path).unwrap(), File::open(default_path(path)).unwrap()];
+    (store, Tape::start(&[&files[0], &files[1]]))
+}
+
+/// A sparse disk with a sidecar.
+fn sparse(path: &Path, bytes: u64) {
+    File::create(path).unwrap().set_len(bytes).unwrap();
+    let options = ProtectOptions {
+        disk: path.to_owned(),
+        sidecar: None,
+        profile: profile(Guard::Crc16T10Dif, 512, 8),
+        log: None,
+        app_tag: 0,
+        force: false,
+        non_atomic: false,
+    };
+    protect(&options, &mut ()).unwrap();
+}
+
+const FAILED: Result<(), Errno> = Err(Errno(libc::EIO));
+
+#[test]
+fn write_when_nothing_can_be_made_durable_any_more_ends_wherever_its_block_is() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    sparse(&path, 512 << 20);
+    let sets = 67;
+    let (store, tape) = store(&path, StoreSpec { cache_bytes: sets * 16 * BLOCK, ..StoreSpec::new(&path) });
+    tape.fail(Fault { file: 0, deed: Deed::Sync, after: 0, times: usize::MAX });
+    let mut driver = Driver::new(&store);
+    let mut write = |block: u64| driver.write(block * (256 << 10), &[1; 512], 0, false);
+    // More than a batch of dirty blocks comes before those of a set that is full of them.
+    let sets = sets as u64;
+    let before = (0..14).flat_map(|row| (0..38).map(move |set| row * sets + set));
+    for block in before.chain((14..28).map(|row| row * sets + 50)) {
+        write(block).unwrap();
+    }
+    assert_eq!(write(28 * sets + 50), FAILED);
+    tape.stop();
+}
+
+#[test]
+fn metadata_when_the_datas_flush_fails_is_written_all_the_same_where_no_log_is_kept() {
+    for crash in [CrashMode::Off, CrashMode::Bitmap] {
+        let folder = folder();
+        let path = folder.path().join("disk");
+        sparse(&path, 1 << 20);
+        let (store, tape) = store(&path, StoreSpec { crash, ..StoreSpec::new(&path) });
+        tape.fail(Fault { file: 0, deed: Deed::Sync, after: 0, times: usize::MAX });
+        let mut driver = Driver::new(&store);
+        driver.write(0, &[1; 512], 0, false).unwrap();
+        assert_eq!(driver.flush(), FAILED);
+        // Who waits for fewer dirty blocks would wait for ever.
+        let statistics = store.statistics();
+        assert!(statistics.contains(&("metadata_dirty_blocks", 0)), "{statistics:?}");
+        tape.stop();
+    }
 }
