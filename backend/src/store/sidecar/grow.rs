@@ -1,16 +1,17 @@
 //! Growth: the data has become longer, and the sidecar is to cover it.
 //!
 //! ```text
-//! sidecar lengthened, its new part zeroes (escapes: nothing is protected yet) -> synced
+//! data's length synced -> sidecar lengthened, its new part zeroes (escapes: nothing is protected yet) -> synced
 //!   -> header with the new size, synced -> the disk has the new size
 //! ```
 //!
-//! After a crash at any point the header names a part of the sidecar that is whole. The metadata area is the last one,
-//! and what its last block holds behind the last entry is a hole's, so nothing that is there moves or changes.
+//! After a crash at any point the header names a part of the data and of the sidecar that is there. The metadata area is
+//! the last one, and what its last block holds behind the last entry is a hole's, so nothing that is there moves or
+//! changes.
 
-use crate::store::StoreError;
 use crate::store::medium::Medium;
 use crate::store::sidecar::{BLOCK, Header, Layout, Pair};
+use crate::store::{Errno, StoreError};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::path::Path;
 
@@ -30,7 +31,20 @@ pub(crate) fn grown_size(data: &Medium, served: u64, unit: u32) -> Result<u64, S
 ///
 /// # Errors
 /// [`StoreError`]; what the present header says holds as before.
-pub(crate) fn lengthen(sidecar: &Medium, header: &Header, data_bytes: u64) -> Result<Header, StoreError> {
+pub(crate) fn lengthen(
+    data: &Medium,
+    sidecar: &Medium,
+    header: &Header,
+    data_bytes: u64,
+) -> Result<Header, StoreError> {
+    let sync = |medium: &Medium| {
+        medium.sync().map_err(|Errno(errno)| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            StoreError::io(&medium.path, "cannot make its new length durable")(error)
+        })
+    };
+    // Or a header could speak of more than there is, and such a disk is not opened.
+    sync(data)?;
     let io = |doing| StoreError::io::<rustix::io::Errno>(&sidecar.path, doing);
     let layout = Layout::new(&header.profile, data_bytes, header.metadata.0);
     let metadata_bytes = (layout.blocks() * BLOCK as u64).max(header.metadata.1);
@@ -50,7 +64,8 @@ pub(crate) fn lengthen(sidecar: &Medium, header: &Header, data_bytes: u64) -> Re
     if present < to {
         rustix::fs::ftruncate(&sidecar.file, to).map_err(io("cannot grow"))?;
     }
-    rustix::fs::fsync(&sidecar.file).map_err(io("cannot make its new length durable"))?;
+    // Not past the medium: the kernel tells of a lost page once, and it may be the log's.
+    sync(sidecar)?;
     Ok(new)
 }
 
@@ -63,7 +78,7 @@ impl Pair {
         let before = self.pi.header.data_bytes;
         let after = grown_size(&self.data, before, self.geometry().logical_block)?;
         if after > before {
-            let mut header = lengthen(&self.pi.medium, &self.pi.header, after)?;
+            let mut header = lengthen(&self.data, &self.pi.medium, &self.pi.header, after)?;
             if header.clean {
                 // Making it longer changed the data's time; what it was changed to is what is accepted.
                 header.closed = super::Closed::of(self.data.stamp()?);

@@ -389,7 +389,7 @@ impl Store for SidecarStore {
         if capabilities.read_only {
             return Err(StoreError::ReadOnlyGrowth { path: data.path.clone() });
         }
-        *header = pi.write_header(grow::lengthen(&pi.medium, &header, after)?)?;
+        *header = pi.write_header(grow::lengthen(data, &pi.medium, &header, after)?)?;
         bytes.store(after, Ordering::Release);
         Ok(after)
     }

@@ -104,6 +104,39 @@ fn sparse(path: &Path, bytes: u64) {
 const FAILED: Result<(), Errno> = Err(Errno(libc::EIO));
 
 #[test]
+fn flush_when_the_sidecars_flush_failed_as_the_disk_grew_fails_too() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    sparse(&path, 1 << 20);
+    let (store, tape) = store(&path, StoreSpec::new(&path));
+    let mut driver = Driver::new(&store);
+    driver.write(0, &[1; 4096], 0, false).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(8 << 20).unwrap();
+    // The kernel tells of pages that it has lost once: some of the log's may be among them.
+    tape.fail(Fault { file: 1, deed: Deed::Sync, after: 0, times: 1 });
+    assert!(store.grow().is_err());
+    let header =
+        |event: &Event| matches!(event, Event::Written { file: 1, offset, .. } if *offset < 64 << 10);
+    assert!(!tape.stop().iter().any(header), "a header speaks of a length that is not durable");
+    assert_eq!(driver.write(0, &[2; 4096], 0, false), FAILED);
+    assert_eq!(driver.flush(), FAILED);
+}
+
+#[test]
+fn disk_when_the_datas_new_length_cannot_be_made_durable_does_not_grow() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    sparse(&path, 1 << 20);
+    let (store, tape) = store(&path, StoreSpec::new(&path));
+    File::options().write(true).open(&path).unwrap().set_len(8 << 20).unwrap();
+    // A header that speaks of more than the data has after a power cut would keep the disk from being opened.
+    tape.fail(Fault { file: 0, deed: Deed::Sync, after: 0, times: 1 });
+    assert!(store.grow().is_err());
+    assert_eq!(store.geometry().bytes, 1 << 20);
+    tape.stop();
+}
+
+#[test]
 fn write_when_nothing_can_be_made_durable_any_more_ends_wherever_its_block_is() {
     let folder = folder();
     let path = folder.path().join("disk");
