@@ -51,7 +51,7 @@ pub(super) fn run(file: &File, bytes: u64, workload: Workload, limit: Duration) 
     let start = |slot: usize, lease: Lease, offset: u64, ring: &mut Ring, flying: &mut [Option<Lease>]| {
         let user_data = Owner::Store.user_data(slot as u64);
         if workload.write {
-            ring.write(fd, &lease, 0, offset, 0, user_data);
+            ring.write(fd, &lease, 0, offset, user_data);
         } else {
             ring.read(fd, &lease, 0, offset, user_data);
         }

@@ -243,10 +243,9 @@ impl Ring {
         unsafe { self.transfer(transfer, lease, skip..lease.len(), user_data) }
     }
 
-    /// Queues a write of a lease, but for its first `skip` bytes, to `fd` at `offset`, with `flags` of pwritev2
-    /// (RWF_DSYNC for FUA).
-    pub fn write(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, flags: i32, user_data: u64) {
-        let transfer = Transfer { fd, offset, write: Some(flags), pi: None };
+    /// Queues a write of a lease, but for its first `skip` bytes, to `fd` at `offset`.
+    pub fn write(&mut self, fd: RawFd, lease: &Lease, skip: usize, offset: u64, user_data: u64) {
+        let transfer = Transfer { fd, offset, write: Some(0), pi: None };
         // SAFETY: there is no attribute.
         unsafe { self.transfer(transfer, lease, skip..lease.len(), user_data) }
     }

@@ -152,6 +152,10 @@ impl StoreQueue for FileQueue {
                 }
                 Ok(())
             }
+            // Not by RWF_DSYNC, which would be told of what others have lost in a flush's place.
+            Outcome::Done if active.io.op == (Op::Write { fua: true }) => {
+                return self.flush(slot, ring, done);
+            }
             Outcome::Done => Ok(()),
             Outcome::Again { moved } => {
                 active.moved += moved;
@@ -260,10 +264,7 @@ impl FileQueue {
         let at = io.offset + *moved as u64;
         match (io.op, &io.buffer) {
             (Op::Read, Some(lease)) => ring.read(fd, lease, *moved, at, user_data),
-            (Op::Write { fua }, Some(lease)) => {
-                let flags = if fua { libc::RWF_DSYNC } else { 0 };
-                ring.write(fd, lease, *moved, at, flags, user_data);
-            }
+            (Op::Write { .. }, Some(lease)) => ring.write(fd, lease, *moved, at, user_data),
             (Op::Discard, _) => punch(ring, fd, at, active.part(), user_data),
             // Admitted without a buffer, or a flush: neither comes here.
             (Op::Flush | Op::Read | Op::Write { .. }, _) => {

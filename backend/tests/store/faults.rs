@@ -156,6 +156,29 @@ fn recovery_when_the_cache_holds_what_the_medium_never_took_goes_by_the_medium()
 }
 
 #[test]
+fn flush_when_a_durable_write_was_told_of_what_others_lost_fails_too() {
+    let test = "flush_when_a_durable_write_was_told_of_what_others_lost_fails_too";
+    let Some(mount) = Mount::new(test, "tmpfs", "size=1m") else { return };
+    let path = mount.path().join("disk.img");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    // Its cache takes more than there is room for.
+    let Some(device) = Loop::new(test, &path) else { return };
+    let store = open(&StoreSpec { direct: Direct::Off, ..StoreSpec::new(&device.0) }, "full").unwrap();
+    let mut driver = Driver::new(&store);
+    driver.write(0, &[1; 64 << 10], 0, true).unwrap();
+    driver.write(4 << 20, &[2; 2 << 20], 0, false).unwrap();
+    // Written back behind the store's back, as the kernel does some time.
+    assert!(
+        File::options().write(true).open(&device.0).unwrap().sync_data().is_err(),
+        "there was room for it"
+    );
+    let failed = driver.write(0, &[3; 4096], 0, true);
+    let flushed = driver.flush();
+    drop(driver);
+    assert_eq!((failed, flushed), (Err(Errno(libc::EIO)), Err(Errno(libc::EIO))));
+}
+
+#[test]
 fn flush_when_the_sidecar_has_no_room_fails_until_it_has() {
     let test = "flush_when_the_sidecar_has_no_room_fails_until_it_has";
     let Some(mount) = Mount::new(test, "tmpfs", "size=64k") else { return };
