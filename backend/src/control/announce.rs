@@ -114,20 +114,21 @@ fn check_tags(plan: Plan) -> Result<Plan, String> {
     }
 }
 
-/// Writes the offer, or why there is none, and InitWait. A frontend that `asks` already has chosen from what is
-/// in the tree now: it is not changed under it.
+/// Writes the offer, or why there is none, and the state `to`: InitWait, or `from` to withhold it. A frontend that `asks`
+/// already has chosen from what is in the tree now: it is not changed under it.
 ///
 /// # Errors
 /// Xenstore.
 pub fn announce(
     tree: &Tree,
     from: XenbusState,
+    to: XenbusState,
     description: &Description,
     plan: &Result<Arc<Plan>, String>,
     asks: bool,
 ) -> Result<Announced, Error> {
     let outcome = Cell::new(Announced::Overtaken);
-    let change = tree.change(from, XenbusState::InitWait, |edit| {
+    let change = tree.change(from, to, |edit| {
         if Description::read(|node| edit.read(node))? != *description {
             outcome.set(Announced::Renewed);
             return Ok(Change::Overtaken);
@@ -150,7 +151,11 @@ pub fn announce(
         edit.remove(ERROR)?;
         Ok(Change::Done)
     })?;
-    Ok(if change == Change::Done { Announced::Done } else { outcome.get() })
+    Ok(match change {
+        Change::Done if to == XenbusState::InitWait => Announced::Done,
+        Change::Done => Announced::Withheld,
+        Change::Overtaken => outcome.get(),
+    })
 }
 
 /// Writes the properties and Connected.

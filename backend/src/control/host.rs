@@ -13,9 +13,6 @@ use hypervisor::Backend;
 use std::sync::Arc;
 use xenstore::Client;
 
-/// Kinds whose directories libxl's own daemon in a driver domain deletes, after running the removal script.
-const DELETED_BY_LIBXL: [&str; 2] = ["vbd", "qdisk"];
-
 /// What all disks share.
 pub struct Host {
     /// The settings.
@@ -41,10 +38,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether a directory of this kind is the backend's to delete once the toolstack is done with the disk: in a
-    /// driver domain nobody else does; in dom0 libxl deletes it, after running the removal script.
-    pub fn deletes(&self, kind: &str) -> bool {
-        self.domain != 0 && !DELETED_BY_LIBXL.contains(&kind)
+    /// Whether this is a driver domain: the toolstack is in dom0, and cannot run a script here.
+    pub fn is_driver_domain(&self) -> bool {
+        self.domain != 0
     }
 
     /// The opening of a connection that a frontend chose.

@@ -312,6 +312,7 @@ impl Machine {
                 self.said = InitWait;
                 self.phase = Phase::Waiting { usable };
             }
+            Announced::Withheld => self.phase = Phase::Waiting { usable: false },
             Announced::TooLate => self.phase = Phase::Drained,
             Announced::Renewed => self.phase = Phase::Found,
             Announced::Overtaken => {}

@@ -9,6 +9,7 @@
 //! that was killed leaves its node: a process that is gone, or another of the same number, is told by its start time.
 
 use super::error::ControlError;
+use super::tree::prune;
 use crate::config::DaemonConfig;
 use std::sync::atomic::{AtomicU32, Ordering};
 use xenstore::{Client, Error};
@@ -81,7 +82,8 @@ impl Drop for Presence {
     fn drop(&mut self) {
         for node in &self.nodes {
             // A node that stays is of a process that is gone.
-            let _ = self.client.remove(node);
+            let top = node.split("/dixback/").next().unwrap_or_default();
+            let _ = prune(&self.client, node, top);
         }
     }
 }

@@ -147,22 +147,26 @@ impl Tree {
                 let text = format!("{} {}", libc::EINVAL, readable(reason));
                 self.client.write(&format!("{}/error", self.errors), text)
             }
-            None => match self.client.remove(&self.errors) {
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result,
-            },
+            None => {
+                let top = self.errors.split("/backend/").next().unwrap_or_default();
+                prune(&self.client, &self.errors, top)
+            }
         }
     }
 
-    /// Deletes the backend's directory.
+    /// Deletes the backend's directory, if the disk is closed and the toolstack wants it gone.
     ///
     /// # Errors
     /// Xenstore.
-    pub fn remove(&self) -> Result<(), Error> {
-        match self.client.remove(&self.backend) {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result,
-        }
+    pub fn remove_closed(&self) -> Result<(), Error> {
+        self.change(XenbusState::Closed, XenbusState::Closed, |edit| {
+            if edit.read(names::ONLINE)?.is_some_and(|online| online != b"0") {
+                return Ok(Change::Overtaken);
+            }
+            edit.transaction.remove(&self.backend)?;
+            Ok(Change::Done)
+        })
+        .map(drop)
     }
 
     fn own(&self, node: &str) -> String {
@@ -239,6 +243,36 @@ impl Edit<'_> {
         }
         self.transaction.remove(&self.tree.own(node))
     }
+}
+
+/// Removes a node, and each of the directories above it that is left empty, up to `top`, which stays.
+///
+/// # Errors
+/// Xenstore. What is not there is no error.
+pub fn prune(client: &Client, path: &str, top: &str) -> Result<(), Error> {
+    match client.remove(path) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        result => result?,
+    }
+    // In one go: a node that appears in a directory stays.
+    client.transaction(|transaction| {
+        let mut path = path;
+        while let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| above.len() > top.len()) {
+            match transaction.directory(above) {
+                Ok(children) if children.is_empty() => {}
+                Err(error) if error.is_not_found() => {}
+                Ok(_) | Err(Error::Access { .. }) => break,
+                Err(error) => return Err(error),
+            }
+            match transaction.remove(above) {
+                Err(Error::Access { .. }) => break,
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+            path = above;
+        }
+        Ok(())
+    })
 }
 
 /// A text of bounded length without control characters: parts of it may be a guest's.

@@ -70,6 +70,8 @@ pub struct Vbd {
     /// When to try again what could not be done.
     retry: Option<Instant>,
     pause: Duration,
+    /// When to delete the directory if nobody else has.
+    retire: Option<Instant>,
     /// Until when the frontend may answer the toolstack's wish to have the disk back.
     grace: Option<Instant>,
     quiet: Quiet,
@@ -124,6 +126,7 @@ impl Vbd {
             seen: None,
             retry: None,
             pause: FIRST_PAUSE,
+            retire: None,
             grace: None,
             quiet: Quiet::new(Instant::now()),
             murmurs: Quiet::new(Instant::now()),
@@ -156,7 +159,7 @@ impl Vbd {
     /// When it wants to be looked at although nothing happened.
     pub fn wakes(&self) -> Option<Instant> {
         // While a helper is at work its end is what the disk waits for, and the machine would do nothing before.
-        self.retry.into_iter().chain(self.grace.filter(|_| !self.machine.busy())).min()
+        self.retry.into_iter().chain(self.retire).chain(self.grace.filter(|_| !self.machine.busy())).min()
     }
 
     /// Its time has come.
@@ -186,6 +189,9 @@ impl Vbd {
 
     /// Does what there is to do now.
     pub fn tend(&mut self, host: &Host) -> Tended {
+        if let Err(error) = self.remove_retired() {
+            return self.defer(&error);
+        }
         if self.orphaned && matches!(host.client.is_introduced(self.id.domain), Ok(true)) {
             self.orphaned = false;
         }

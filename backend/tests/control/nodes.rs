@@ -182,21 +182,71 @@ fn disk_when_already_there_then_is_offered_at_start() {
     machine.wait_state(&vbd, XenbusState::InitWait);
 }
 
-#[test]
-fn driver_domain_when_the_disk_is_detached_then_deletes_its_directory() {
+/// A machine with a driver domain, 7, and a disk that it has.
+fn driver_domain(target: &str) -> (Machine, DaemonConfig, toolstack::DiskConfig) {
     let machine = Machine::new();
     toolstack::create_domain(&machine.client, DomId(7), "driver").unwrap();
-    for path in ["/local/domain/7/backend", "/local/domain/7/error"] {
+    for path in ["/local/domain/7/backend", "/local/domain/7/error", "/local/domain/7/data"] {
         machine.client.mkdir(path).unwrap();
         machine.client.set_permissions(path, &[xenstore::Permission::none(7)]).unwrap();
     }
-    let _daemon = machine.daemon_with(DaemonConfig { domain: Some(7), ..machine.config() });
-    let mut disk = machine.disk(1, "xvda", PLAIN);
-    disk.backend_domain = DomId(7);
+    let config = DaemonConfig { domain: Some(7), ..machine.config() };
+    let disk = toolstack::DiskConfig { backend_domain: DomId(7), ..machine.disk(1, "xvda", target) };
+    (machine, config, disk)
+}
+
+/// What libxl does first when it takes a disk back.
+fn take_back(machine: &Machine, backend: &str) {
+    machine.client.write(&format!("{backend}/online"), "0").unwrap();
+    machine.client.write(&format!("{backend}/state"), "5").unwrap();
+}
+
+#[test]
+fn driver_domain_when_the_disk_is_detached_and_nobody_else_does_then_deletes_its_directory() {
+    let (machine, config, disk) = driver_domain(PLAIN);
+    let daemon = machine.daemon_with(config);
     let vbd = toolstack::attach(&machine.client, &disk, PATIENCE).unwrap();
-    machine.client.write(&format!("{}/online", vbd.backend()), "0").unwrap();
-    machine.client.write(&format!("{}/state", vbd.backend()), "5").unwrap();
+    take_back(&machine, vbd.backend());
+    // Not at once: libxl's own daemon there has a script to run.
+    machine.wait_state(&vbd, XenbusState::Closed);
     wait("the directory to be deleted", || machine.read(vbd.backend()).is_none());
+    drop(daemon);
+    for empty in ["/local/domain/7/error", "/local/domain/7/data"] {
+        assert_eq!(machine.client.directory(empty).unwrap(), [""; 0], "{empty}");
+    }
+}
+
+#[test]
+fn driver_domain_when_the_disk_is_back_before_its_directory_is_deleted_then_it_stays() {
+    let (machine, config, disk) = driver_domain(PLAIN);
+    let _daemon = machine.daemon_with(config);
+    let vbd = toolstack::attach(&machine.client, &disk, PATIENCE).unwrap();
+    take_back(&machine, vbd.backend());
+    machine.wait_state(&vbd, XenbusState::Closed);
+    let other = toolstack::DiskConfig { vdev: "xvdb".to_owned(), ..disk.clone() };
+    let other = toolstack::attach(&machine.client, &other, PATIENCE).unwrap();
+    take_back(&machine, other.backend());
+    let vbd = toolstack::attach(&machine.client, &disk, PATIENCE).unwrap();
+    // The other's time comes after the first one's would.
+    wait("the other directory to be deleted", || machine.read(other.backend()).is_none());
+    machine.wait_state(&vbd, XenbusState::InitWait);
+}
+
+#[test]
+fn driver_domain_when_the_disk_cannot_be_served_then_xl_is_not_told_that_it_is_there() {
+    let (machine, config, disk) = driver_domain("/nowhere");
+    let _daemon = machine.daemon_with(config);
+    let vbd = toolstack::create(&machine.client, &disk).unwrap();
+    let backend = vbd.backend();
+    // Both are written in one go.
+    wait("the reason", || machine.read(&format!("{backend}/error")).is_some());
+    assert_eq!(machine.read(&format!("{backend}/state")).as_deref(), Some("1"));
+    assert_ne!(machine.client.directory("/local/domain/7/error").unwrap(), [""; 0]);
+    take_back(&machine, backend);
+    wait("the directory to be deleted", || machine.read(backend).is_none());
+    wait("the error to be taken back", || {
+        machine.client.directory("/local/domain/7/error").unwrap().is_empty()
+    });
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl World {
                     self.machine.announced(outcome);
                     match outcome {
                         Announced::Done => self.own = Some(InitWait),
-                        Announced::TooLate => {}
+                        Announced::Withheld | Announced::TooLate => {}
                         Announced::Renewed | Announced::Overtaken => return self.check(),
                     }
                 }
@@ -213,7 +213,7 @@ fn calm(frontend: XenbusState) -> Move {
 
 fn moves() -> Vec<Move> {
     let mut moves = Vec::new();
-    let announced = [Announced::Done, Announced::TooLate, Announced::Renewed];
+    let announced = [Announced::Done, Announced::Withheld, Announced::TooLate, Announced::Renewed];
     let mut owns = vec![None, Some(None)];
     owns.extend(XenbusState::ALL.map(|state| Some(Some(state))));
     for own in owns {

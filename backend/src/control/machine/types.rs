@@ -81,6 +81,8 @@ pub enum Step {
 pub enum Announced {
     /// It is in the tree.
     Done,
+    /// The disk cannot be served, and the state is left as it was, for the toolstack to give up.
+    Withheld,
     /// The frontend has chosen from another run's features, and they differ.
     TooLate,
     /// The directory is not the one that was probed: the toolstack made it anew.

@@ -12,7 +12,12 @@ use crate::control::tree::{Change, ERROR, Tree};
 use blkif::{FrontendNodes, XenbusState};
 use log::Level;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use xenstore::Error;
+
+/// How long a directory in a driver domain is left to libxl's daemon there (`xl devd`), if one runs: it runs the removal
+/// script first, and loses track of the disk if the directory is gone. libxl in dom0 waits 10 s for it to go.
+const LIBXL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A connection that a frontend may have, not yet opened.
 struct Attempt {
@@ -27,7 +32,7 @@ impl Vbd {
         match step {
             Step::Rest | Step::Release => {}
             Step::Probe => self.probe(host),
-            Step::Announce => self.announce()?,
+            Step::Announce => self.announce(host)?,
             Step::Open => self.open(host)?,
             Step::Resume => self.resume(host)?,
             Step::Publish => self.publish()?,
@@ -41,7 +46,8 @@ impl Vbd {
             }
             Step::Suspend => self.suspend(host),
             Step::Say(state) => self.say(state)?,
-            Step::Retire if host.deletes(&self.id.kind) => self.tree.remove()?,
+            // In dom0 libxl deletes the directory, after running the script.
+            Step::Retire if host.is_driver_domain() => self.retire = Some(Instant::now() + LIBXL_PATIENCE),
             Step::Retire => {}
         }
         Ok(())
@@ -53,16 +59,32 @@ impl Vbd {
         host.helpers.start(self.id.clone(), move || Outcome::Probed(announce::probe(&tree, fault, &config)));
     }
 
-    fn announce(&mut self) -> Result<(), Error> {
+    /// Deletes the directory, if its time has come and libxl's daemon has not done it.
+    pub(super) fn remove_retired(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.retire.is_some_and(|at| at <= now) {
+            // For the case that it fails.
+            self.retire = Some(now + self.pause);
+            self.tree.remove_closed()?;
+            self.retire = None;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, host: &Host) -> Result<(), Error> {
         let (Some(description), Some(plan)) = (&self.description, &self.plan) else { return Ok(()) };
         let asks = self
             .seen
             .is_some_and(|view| matches!(view.frontend, XenbusState::Initialised | XenbusState::Connected));
         self.tree.log_error(plan.as_ref().err().map(String::as_str))?;
-        let outcome = announce::announce(&self.tree, self.machine.said(), description, plan, asks)?;
+        let from = self.machine.said();
+        // libxl takes InitWait for success, unless a script says otherwise, and of a driver domain it hears no script.
+        let withheld = plan.is_err() && host.is_driver_domain() && from == XenbusState::Initialising;
+        let to = if withheld { from } else { XenbusState::InitWait };
+        let outcome = announce::announce(&self.tree, from, to, description, plan, asks)?;
         self.machine.announced(outcome);
         match (outcome, plan) {
-            (Announced::Done, Err(reason)) => {
+            (Announced::Done | Announced::Withheld, Err(reason)) => {
                 let reason = reason.clone();
                 self.trouble = Some(format!("cannot be served: {reason}"));
                 self.note(Level::Error, &format!("cannot be served: {reason}"));
@@ -79,7 +101,7 @@ impl Vbd {
             (Announced::TooLate, _) => {
                 self.reason = Some("the features changed after the frontend had chosen".to_owned());
             }
-            (Announced::Renewed | Announced::Overtaken, _) => {}
+            (Announced::Withheld, Ok(_)) | (Announced::Renewed | Announced::Overtaken, _) => {}
         }
         Ok(())
     }
