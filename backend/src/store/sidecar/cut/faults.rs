@@ -43,14 +43,14 @@ fn deeds(story: &Story, file: usize, deed: Deed) -> usize {
 fn holds(shape: Shape, step: usize) {
     let step = if cfg!(debug_assertions) { 5 * step } else { step };
     let steps = steps(&shape);
-    let whole = play_with(shape, &[steps.clone()], None);
+    let whole = play_with(shape, std::slice::from_ref(&steps), None);
     let (mut states, mut wrong) = (0, Vec::new());
     let all = [Deed::Write, Deed::Nothing, Deed::Sync];
     for (file, deed) in all.into_iter().flat_map(|deed| [(0, deed), (1, deed)]) {
         let which = (seed() as usize % step..deeds(&whole, file, deed)).step_by(step);
         for (after, times) in which.flat_map(|n| [(n, 1), (n, usize::MAX)]) {
             let fault = Fault { file, deed, after, times };
-            let story = play_with(shape, &[steps.clone()], Some(fault));
+            let story = play_with(shape, std::slice::from_ref(&steps), Some(fault));
             // Until then it is as it is without.
             let failed = story.events.iter().position(|event| matches!(event, Event::Note(FAULT)));
             let Some(at) = failed else { continue };
