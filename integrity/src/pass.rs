@@ -18,9 +18,9 @@ use crate::profile::{Guard, Profile};
 use crate::segments::Segments;
 use crate::tags;
 
-/// How many intervals are between two steps: so many that starting and ending a kernel, some 80 ns, is little beside
-/// them, few enough that data, copy and tuples of a batch stay in the second-level cache.
-const BATCH: usize = 128;
+/// How many intervals are between two steps: so many that starting and ending a kernel, some 30 ns, is little beside
+/// them, few enough that what comes after finds their tuples and registers, and a copy, in the first-level cache.
+const BATCH: usize = 64;
 
 /// How many intervals a small request has, 4 KiB of the shortest ones: making room for the registers of a whole batch
 /// takes a tenth of the time of such a request.
@@ -214,7 +214,7 @@ impl Profile {
                 filled += 1;
                 continue;
             }
-            let count = whole.len() / interval;
+            let count = self.intervals(whole.len());
             let registers = &mut registers[filled..filled + count];
             match copy {
                 Some(copy) => {

@@ -22,7 +22,8 @@ impl<'a> Segments<'a> {
 
     /// Takes as many whole intervals as lie in one piece here, at most `most`; empty if the next one is cut.
     pub(crate) fn take_whole(&mut self, interval: usize, most: usize) -> &'a [u8] {
-        self.take((self.first.len() / interval).min(most) * interval)
+        // An interval is a power of two.
+        self.take((self.first.len() & !(interval - 1)).min(most * interval))
     }
 
     /// Takes what lies in one piece here, at most `most` bytes; empty only if nothing is left or wanted.

@@ -80,6 +80,9 @@ pub(crate) fn write(profile: &Profile, registers: &[u64], metadata: &mut [u8], t
 /// Whether one tuple per register is as expected, and none an escape: what is nearly always so, and quickly seen.
 pub(crate) fn agree(profile: &Profile, registers: &[u64], metadata: &[u8], wanted: &Wanted) -> bool {
     let (kernel, size, offset) = (profile.kernel(), profile.metadata_size(), profile.pi_offset());
+    if let Some(agree) = kernel.agree(profile.guard(), metadata, size, registers, wanted) {
+        return agree;
+    }
     match profile.guard() {
         Guard::None => true,
         guard @ (Guard::Crc16T10Dif | Guard::Ip) => {

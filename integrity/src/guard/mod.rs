@@ -21,6 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use crate::bulk::Wanted;
 use crate::profile::Guard;
 
 /// The environment variable that forces a kernel by name, for tests and benches.
@@ -142,6 +143,26 @@ impl Kernel {
         }
         for (register, metadata) in registers.iter_mut().zip(metadata.chunks_exact(size)) {
             *register = extend(guard, *register, &metadata[..length]);
+        }
+    }
+
+    /// Whether a batch's tuples, `size` bytes apart and one per register, hold what they should, and none may be an
+    /// escape; or `None` if the kernel has no code of its own for that.
+    pub(crate) fn agree(
+        self,
+        guard: Guard,
+        metadata: &[u8],
+        size: usize,
+        registers: &[u64],
+        wanted: &Wanted,
+    ) -> Option<bool> {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine supports the kernel, as in `vectors`.
+        return unsafe { x86::agree(self, guard, metadata, size, registers, wanted) };
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (guard, metadata, size, registers, wanted);
+            None
         }
     }
 

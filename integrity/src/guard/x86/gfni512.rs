@@ -40,6 +40,10 @@
 //!
 //! The map from intervals to guards is linear from end to end, which is why the tests prove it by checking every
 //! input of one bit.
+//!
+//! Sources: SBC-4, section 4.21.3.2, for the CRC; Intel's Software Developer's Manual, volume 2, for GF2P8AFFINEQB,
+//! whose rows are in reverse order; V. Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ
+//! Instruction" (Intel, 2009), for Barrett's reduction.
 
 use std::arch::x86_64::*;
 

@@ -7,11 +7,14 @@
 //! | avx2-vpclmulqdq | AVX2, VPCLMULQDQ | [`carryless`], ymm | [`carryless`], ymm | [`sum`], ymm |
 //! | avx2 | AVX2, PCLMULQDQ | [`shortened`], xmm | [`carryless`], xmm | [`sum`], ymm |
 //!
+//! Tuples are compared by [`compare`] on avx512, and else by the plain loops of `bulk.rs`, compiled for the features.
+//!
 //! The vectors themselves are in [`xmm`], [`ymm`] and [`zmm`]: the same few operations under the same names. What is
 //! unsafe there is loading and storing; what is unsafe here is calling what needs features, which is why nobody gets a
 //! kernel that has not been detected.
 
 mod carryless;
+mod compare;
 mod extend;
 mod gfni256;
 mod gfni512;
@@ -24,6 +27,7 @@ mod zmm;
 use std::arch::is_x86_feature_detected as has;
 
 use super::{Guard, Kernel};
+use crate::bulk::Wanted;
 
 /// Whether processor and operating system have what the kernel needs.
 pub(super) fn supports(kernel: Kernel) -> bool {
@@ -100,4 +104,29 @@ pub(super) unsafe fn extend(
     // SAFETY: all kernels but the portable one need the features, and the caller answers for the kernel.
     unsafe { run(registers, metadata, size, length) };
     Some(())
+}
+
+/// Whether the tuples of a batch, one per register and `size` bytes apart, hold what they should, and none may be an
+/// escape.
+///
+/// Returns `None` where there is no kernel of this kind, or not for such metadata.
+///
+/// # Safety
+/// The machine must support the kernel.
+pub(super) unsafe fn agree(
+    kernel: Kernel,
+    guard: Guard,
+    metadata: &[u8],
+    size: usize,
+    registers: &[u64],
+    wanted: &Wanted,
+) -> Option<bool> {
+    let agree: unsafe fn(&[u8], &[u64], &Wanted) -> bool = match (kernel, guard, size) {
+        (Kernel::Avx512, Guard::Crc16T10Dif, 8) => compare::eight_bytes::<false>,
+        (Kernel::Avx512, Guard::Ip, 8) => compare::eight_bytes::<true>,
+        (Kernel::Avx512, Guard::Crc64Nvme, 16) => compare::sixteen_bytes,
+        _ => return None,
+    };
+    // SAFETY: the table above and `supports` agree on the features, and the caller answers for the kernel.
+    Some(unsafe { agree(metadata, registers, wanted) })
 }

@@ -4,14 +4,13 @@
 //! order and any width, and what overflows 16 bits is added back at the end. Nor does the byte order matter: taking the
 //! words little-endian exchanges the two bytes of the sum, no more.
 //!
-//! AVX-512: VPDPBUSD multiplies bytes by factors and adds four neighbouring products into a 32-bit lane. With factors
-//! 1, 0, 1, 0 it sums the low bytes of words, with 0, 1, 0, 1 the high ones, which count 256.
+//! VPMADDWD multiplies 16-bit words by factors and adds two neighbouring products into a 32-bit lane; VPDPWSSDS (AVX-512
+//! with VNNI) also adds what the lane held. With all factors 1 that is the widening addition that is wanted, but for the
+//! sign: inverting each word's highest bit makes an unsigned word w the signed word w - 32768, and the sum too small by
+//! 32768 per word, which is added back: AVX-512 starts from it, AVX2 adds it before folding.
 //!
-//! AVX2: VPMADDWD multiplies 16-bit words and adds two neighbouring products into a 32-bit lane. With all factors 1 that
-//! is the widening addition that is wanted, but for the sign: inverting each word's highest bit makes an unsigned word w
-//! the signed word w - 32768, and the sum too small by 32768 per word, which is added back before folding.
-//!
-//! Both sums are exact, and so folding keeps the two zeroes of ones-complement apart: only a sum of zero folds to zero.
+//! The sums are exact, and so folding keeps the two zeroes of ones-complement apart: only a sum of zero folds to zero.
+//! (VPDPWSSDS saturates, which no sum here comes near. The compiler makes two instructions of the one that does not.)
 //!
 //! ```text
 //!   data    line        32 words (AVX-512) or 16 (AVX2)
@@ -21,47 +20,63 @@
 //! ```
 //!
 //! The longest interval has 32768 words, whose sum is below 2^31.
+//!
+//! What limits it: two instructions per line of 512 bits, on the two ports that execute such, is one line per cycle.
+//! The second-level cache gives two lines in three cycles. Below the speed of a scan is what comes after an interval: the
+//! sums across lanes are three and a half instructions each, the comparison with a tuple is one.
+//!
+//! Sources: RFC 1071, section 2, for the arithmetic; Intel's Software Developer's Manual, volume 2, for the
+//! instructions.
 
 use std::arch::x86_64::*;
 
 use super::{ymm, zmm};
 
 /// AVX-512 and VNNI. The registers of all intervals; `to` is as long as `from`, or unused.
-///
-/// Additions to one register wait for each other. Long intervals are spread over four; short ones overlap anyhow, most
-/// where eight of them are one piece of code without a branch.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8], registers: &mut [u64]) {
     let zero = _mm512_setzero_si512();
-    let mut from = zmm::blocks(from);
-    let mut to = zmm::blocks_mut(to).iter_mut();
+    // What the words of a lane lack.
+    let lack = _mm512_set1_epi32((interval / 32 * 32768) as i32);
+    let (mut from, mut to) = (zmm::blocks(from), zmm::blocks_mut(to));
     let (eights, rest) = registers.as_chunks_mut::<8>();
     let blocks = interval / 512;
     if blocks == 1 {
-        let whole;
-        (whole, from) = from.as_chunks::<8>();
-        for (from, registers) in whole.iter().zip(eights) {
-            let mut sums = [zero; 8];
-            for j in 0..8 {
-                sums[j] = sum512::<COPY, 1>(std::slice::from_ref(&from[j]), &mut to);
+        let (from_eights, from_rest) = from.as_chunks::<8>();
+        let (to_eights, to_rest) = to.as_chunks_mut::<8>();
+        let mut to_eights = to_eights.iter_mut();
+        for (from, registers) in from_eights.iter().zip(&mut *eights) {
+            let mut to = if COPY { to_eights.next() } else { None };
+            let mut sums = [lack; 8];
+            // Additions to one register wait for each other, so four intervals take turns. (With eight the lines come
+            // from too many places at a time.)
+            for four in 0..2 {
+                for i in 0..8 {
+                    for j in 4 * four..4 * four + 4 {
+                        let data = zmm::take::<COPY>(&from[j][i], to.as_mut().map(|to| &mut to[j][i]));
+                        sums[j] = add512(sums[j], data);
+                    }
+                }
             }
             zmm::store_eight(registers, fold512(sums));
         }
-    } else {
-        let mut whole = from.chunks_exact(8 * blocks);
-        for (from, registers) in whole.by_ref().zip(eights) {
+        (from, to) = (from_rest, to_rest);
+    }
+    let mut from = from.chunks_exact(blocks);
+    let mut to = to.iter_mut();
+    if blocks > 1 {
+        for registers in eights {
             let mut sums = [zero; 8];
-            for (sum, from) in sums.iter_mut().zip(from.chunks_exact(blocks)) {
-                *sum = sum512::<COPY, 4>(from, &mut to);
+            for (sum, from) in sums.iter_mut().zip(from.by_ref()) {
+                *sum = sum512::<COPY>(from, &mut to, lack);
             }
             zmm::store_eight(registers, fold512(sums));
         }
-        from = whole.remainder();
     }
     if !rest.is_empty() {
         let mut sums = [zero; 8];
-        for (sum, from) in sums.iter_mut().zip(from.chunks_exact(blocks)) {
-            *sum = sum512::<COPY, 4>(from, &mut to);
+        for (sum, from) in sums.iter_mut().zip(from) {
+            *sum = sum512::<COPY>(from, &mut to, lack);
         }
         let mut words = [0; 8];
         zmm::store_eight(&mut words, fold512(sums));
@@ -69,29 +84,34 @@ pub(super) fn run512<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u
     }
 }
 
-/// One interval's sum, a part of it in every 32-bit lane.
+/// One interval's sum, a part of it in every 32-bit lane, in eight chains of additions that do not wait for each other.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn sum512<const COPY: bool, const PARTS: usize>(
+fn sum512<const COPY: bool>(
     from: &[zmm::Block],
     to: &mut std::slice::IterMut<'_, zmm::Block>,
+    lack: zmm::Vector,
 ) -> zmm::Vector {
-    let (low_ones, high_ones) = (_mm512_set1_epi16(0x0001), _mm512_set1_epi16(0x0100));
-    let zero = _mm512_setzero_si512();
-    let (mut low, mut high) = ([zero; PARTS], [zero; PARTS]);
+    let mut parts = [_mm512_setzero_si512(); 8];
+    parts[0] = lack;
     for from in from {
         let mut to = if COPY { to.next() } else { None };
         for i in 0..8 {
             let data = zmm::take::<COPY>(&from[i], to.as_mut().map(|to| &mut to[i]));
-            low[i % PARTS] = _mm512_dpbusd_epi32(low[i % PARTS], data, low_ones);
-            high[i % PARTS] = _mm512_dpbusd_epi32(high[i % PARTS], data, high_ones);
+            parts[i] = add512(parts[i], data);
         }
     }
-    let mut sum = zero;
-    for (low, high) in low.into_iter().zip(high) {
-        sum = _mm512_add_epi32(sum, _mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
-    }
-    sum
+    let [a, b, c, d, e, f, g, h] = parts;
+    let add = |a, b| _mm512_add_epi32(a, b);
+    add(add(add(a, b), add(c, d)), add(add(e, f), add(g, h)))
+}
+
+/// Adds the words of a line, each too small by 32768, to the lanes they are in.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn add512(sum: zmm::Vector, data: zmm::Vector) -> zmm::Vector {
+    let (bias, ones) = (_mm512_set1_epi16(i16::MIN), _mm512_set1_epi16(1));
+    _mm512_dpwssds_epi32(sum, _mm512_xor_si512(data, bias), ones)
 }
 
 /// Eight intervals' sums from their lanes, folded to 16 bits.
@@ -103,19 +123,14 @@ fn fold512([a, b, c, d, e, f, g, h]: [zmm::Vector; 8]) -> zmm::Vector {
     let fours = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
     let first = fours(pairs(a, b), pairs(c, d));
     let last = fours(pairs(e, f), pairs(g, h));
-    // The lanes of both, twice: the first four sums, and the last four.
-    let halves = _mm512_add_epi32(
-        _mm512_shuffle_i32x4::<0b10_00_10_00>(first, last),
-        _mm512_shuffle_i32x4::<0b11_01_11_01>(first, last),
-    );
-    let eight = _mm512_add_epi32(
-        _mm512_shuffle_i32x4::<0b00_00_10_00>(halves, halves),
-        _mm512_shuffle_i32x4::<0b00_00_11_01>(halves, halves),
-    );
-    let sums = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(eight));
-    let low = _mm512_set1_epi64(0xFFFF);
-    let sums = _mm512_add_epi64(_mm512_and_si512(sums, low), _mm512_srli_epi64::<16>(sums));
-    _mm512_add_epi64(_mm512_and_si512(sums, low), _mm512_srli_epi64::<16>(sums))
+    // The lanes of both, by turns, of which the upper half is then added to the lower: the first four sums, the last four.
+    let low = _mm512_permutex2var_epi64(first, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), last);
+    let high = _mm512_permutex2var_epi64(first, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), last);
+    let halves = _mm512_add_epi32(low, high);
+    let eight = _mm256_add_epi32(_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64::<1>(halves));
+    // Each half to the other one: the upper one is then folded twice, by the carry that came from the lower one.
+    let both = _mm256_add_epi32(eight, _mm256_rol_epi32::<16>(eight));
+    _mm512_cvtepu32_epi64(_mm256_srli_epi32::<16>(both))
 }
 
 /// AVX2. The registers of all intervals; `to` is as long as `from`, or unused.

@@ -63,6 +63,16 @@ pub(super) fn eight(words: &[u64; 8]) -> Vector {
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
+/// Loads up to eight words, zeroes behind them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn some<T>(words: &[T]) -> Vector {
+    const { assert!(size_of::<T>() == 8, "words of 64 bits") };
+    let mask = ((1u16 << words.len().min(8)) - 1) as u8;
+    // SAFETY: the mask has one bit per element of the slice, at most eight, and what it leaves out is not read.
+    unsafe { _mm512_maskz_loadu_epi64(mask, words.as_ptr().cast()) }
+}
+
 /// Stores eight words.
 #[inline]
 #[target_feature(enable = "avx512f")]
