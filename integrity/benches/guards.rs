@@ -56,6 +56,14 @@ fn check(
     })
 }
 
+/// Makes tuples one interval after the other, likewise.
+fn make(profile: &Profile, data: &[u8], metadata: &mut [u8], first: usize, guard: impl Fn(&[u8]) -> u64) {
+    let each = data.chunks_exact(profile.interval()).zip(metadata.chunks_exact_mut(profile.metadata_size()));
+    for (reference, (data, metadata)) in (first as u64..).zip(each) {
+        profile.set_tuple(metadata, Tuple { guard: guard(data), application: 0, reference });
+    }
+}
+
 fn guard_of(profile: &Profile, tuple: &[u8]) -> u64 {
     match profile.guard() {
         Guard::Crc64Nvme => u64::from_be_bytes(tuple[..8].try_into().unwrap()),
@@ -67,21 +75,44 @@ fn reference_of(tuple: &[u8]) -> u32 {
     u32::from_be_bytes(tuple[tuple.len() - 4..].try_into().unwrap())
 }
 
-/// Verifying with a checksum function.
-fn verifier<'a>(
+/// Verifying, generating, and verifying after a copy with a checksum function, each interval on its own; what is `first`
+/// is what the others are compared with.
+fn theirs<'a>(
     shape: &'a Shape,
     by: &str,
-    baseline: Option<(&'static str, &'static str)>,
-    guard: impl Fn(&[u8]) -> u64 + 'a,
-) -> Case<'a> {
-    let Shape { profile, source, metadata, .. } = shape;
-    let calls = source.chunks_exact(CALL).zip(metadata.chunks_exact(profile.metadata_len(CALL)));
-    let run = move || {
-        for (i, (from, metadata)) in calls.clone().enumerate() {
-            assert!(check(profile, black_box(from), metadata, i * profile.intervals(CALL), &guard));
+    first: Option<&'static str>,
+    guard: impl Fn(&[u8]) -> u64 + Copy + 'a,
+) -> [Case<'a>; 3] {
+    let Shape { profile, source, metadata, target } = shape;
+    let (profile, target) = (*profile, *target);
+    let per_call = profile.metadata_len(CALL);
+    let intervals = profile.intervals(CALL);
+    let calls = move || source.chunks_exact(CALL).zip(metadata.chunks_exact(per_call)).enumerate();
+    let mut made = metadata.clone();
+    let verify = move || {
+        for (i, (from, metadata)) in calls() {
+            assert!(check(&profile, black_box(from), metadata, i * intervals, guard));
         }
     };
-    Case { operation: "verify", by: by.to_owned(), baseline, run: Box::new(run) }
+    let generate = move || {
+        for ((i, (from, _)), metadata) in calls().zip(made.chunks_exact_mut(per_call)) {
+            make(&profile, black_box(from), metadata, i * intervals, guard);
+        }
+    };
+    let copy_verify = move || {
+        // SAFETY: the target is never freed, as long as the source, and only one case runs at a time.
+        let target = unsafe { std::slice::from_raw_parts_mut(target, source.len()) };
+        for ((i, (from, metadata)), to) in calls().zip(target.chunks_exact_mut(CALL)) {
+            to.copy_from_slice(black_box(from));
+            assert!(check(&profile, to, metadata, i * intervals, guard));
+        }
+    };
+    let case = |operation, by: String, baseline, run| Case { operation, by, baseline, run };
+    [
+        case("verify", by.to_owned(), first.map(|first| ("verify", first)), Box::new(verify)),
+        case("generate", by.to_owned(), first.map(|first| ("generate", first)), Box::new(generate)),
+        case("copy + verify", format!("memcpy, then {by}"), Some(("copy", "memcpy")), Box::new(copy_verify)),
+    ]
 }
 
 /// The cases of one table. Those that write have a copy of the set, and metadata, of their own.
@@ -124,26 +155,34 @@ fn cases<'a>(shape: &'a Shape, isal: Option<IsaL>) -> Vec<Case<'a>> {
         }),
     ));
 
-    let baseline = match profile.guard() {
-        Guard::Crc16T10Dif => Some(("verify", "ISA-L")),
-        Guard::Crc64Nvme => Some(("verify", "crc-fast")),
-        _ => Some(("verify", "plain loop")),
+    let first = match profile.guard() {
+        Guard::Crc16T10Dif if isal.is_some() => "ISA-L",
+        Guard::Ip => "plain loop",
+        _ => "crc-fast",
     };
+    let baseline = Some(("verify", first));
+    let mut others = Vec::new();
     match profile.guard() {
         Guard::Crc16T10Dif => {
             if let Some(isal) = isal {
-                cases.push(verifier(shape, "ISA-L", None, move |data| isal.crc16(data)));
+                others.push(theirs(shape, "ISA-L", None, move |data| isal.crc16(data)));
                 let without = move |data: &[u8]| isal.crc16_without_avx512(data);
-                cases.push(verifier(shape, "ISA-L, no AVX-512", baseline, without));
+                others.push(theirs(shape, "ISA-L, no AVX-512", Some(first), without));
             }
             let crc = |data: &[u8]| crc_fast::checksum(CrcAlgorithm::Crc16T10Dif, data);
-            cases.push(verifier(shape, "crc-fast", baseline, crc));
+            others.push(theirs(shape, "crc-fast", isal.is_some().then_some(first), crc));
         }
         Guard::Crc64Nvme => {
             let crc = |data: &[u8]| crc_fast::checksum(CrcAlgorithm::Crc64Nvme, data);
-            cases.push(verifier(shape, "crc-fast", None, crc));
+            others.push(theirs(shape, "crc-fast", None, crc));
         }
-        _ => cases.push(verifier(shape, "plain loop", None, plain::ip)),
+        _ => others.push(theirs(shape, "plain loop", None, plain::ip)),
+    }
+    let (mut others_generate, mut others_copy) = (Vec::new(), Vec::new());
+    for [verify, generate, copy_verify] in others {
+        cases.push(verify);
+        others_generate.push(generate);
+        others_copy.push(copy_verify);
     }
     if let (Guard::Crc64Nvme, Some(isal)) = (profile.guard(), isal) {
         // With another polynomial the guards are not NVMe's: it is only timed.
@@ -181,11 +220,12 @@ fn cases<'a>(shape: &'a Shape, isal: Option<IsaL>) -> Vec<Case<'a>> {
         ));
     }
 
+    cases.append(&mut others_generate);
     let mut made = metadata.clone();
     cases.push(case(
         "generate",
         &ours(profile.kernel()),
-        baseline,
+        Some(("generate", first)),
         Box::new(move || {
             calls().zip(made.chunks_exact_mut(per_call)).for_each(|((i, (from, _)), metadata)| {
                 profile.generate(black_box(from), metadata, (i * intervals) as u64, 0);
@@ -194,18 +234,8 @@ fn cases<'a>(shape: &'a Shape, isal: Option<IsaL>) -> Vec<Case<'a>> {
     ));
 
     let memcpy = Some(("copy", "memcpy"));
+    cases.append(&mut others_copy);
     if let (Guard::Crc16T10Dif, Some(isal)) = (profile.guard(), isal) {
-        cases.push(case(
-            "copy + verify",
-            "memcpy, then ISA-L",
-            memcpy,
-            Box::new(move || {
-                copies().for_each(|((i, (from, metadata)), to)| {
-                    to.copy_from_slice(black_box(from));
-                    assert!(check(&profile, to, metadata, i * intervals, |data| isal.crc16(data)));
-                });
-            }),
-        ));
         cases.push(case(
             "copy + verify",
             "ISA-L, fused",
