@@ -71,7 +71,7 @@ fn cut_when_a_write_or_flush_failed_keeps_what_was_acknowledged() {
 
 #[test]
 fn cut_when_a_write_or_flush_failed_and_records_have_the_data_keeps_what_was_acknowledged() {
-    holds(Shape { intervals: 24, ..torn() }, 16);
+    holds(Shape { intervals: 24, ..torn() }, 24);
 }
 
 #[test]
