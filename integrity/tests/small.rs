@@ -1,8 +1,6 @@
 //! Every way through the crate once, on as little data as has it: small enough for an interpreter that checks each access
-//! and each conversion (`cargo miri test -p integrity --test small`; tests/run does so where Miri is installed).
-//!
-//! Miri has no processor to ask for features; those given by `-C target-feature` are there. It knows the instructions of
-//! the AVX2 kernels. Those of AVX-512 that it lacks are proven by the other tests only, with fenced memory.
+//! (`cargo miri test -p integrity --test small`). Miri has no processor to ask for features: the kernels it runs are those
+//! whose features `-C target-feature` gives; the others are named as lacking.
 
 mod common;
 
