@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! write   the copy that was sent is checked once more   wrong: memory went bad here     right: sent again, once
-//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: read again, checked, once
+//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: the data is good
 //!           refused again (SCSI checks always)    ->    halves, read checked, down to one block; what the tuple says
 //! ```
 //!
-//! What is read unchecked is looked at, and never given to anybody. It is looked at in the device's own numbers, where
-//! they are known: a tuple that is not the place's own is not mapped, and below a partition or dm its number, as the
-//! device counts, may be just what the guest counts there.
+//! What is read unchecked is checked here in the device's own numbers: a tuple that is not the place's own is not mapped,
+//! and below a partition its number, as the device counts, may be just what the guest counts there. Below dm and md these
+//! numbers are not known; there it is only looked at, and what seems right is read once more, checked.
 //!
 //! Everything here happens after a fault, so it may take its time.
 #![forbid(unsafe_code)]
 
 use crate::store::PiFault;
-use integrity::{Expected, Mismatch, PiType, Profile, Tag};
+use integrity::{Expected, Mismatch, PiType, Profile, Tag, Tuple};
 use std::ops::Range;
 
 /// What a request's present operations are for.
@@ -75,6 +75,20 @@ pub(super) fn examine(
 ) -> Option<PiFault> {
     let checked = profile.verify(data, metadata, &Expected::new(first));
     checked.err().map(|mismatch| located(profile, mismatch, offset))
+}
+
+/// Gives tuples that are right in other numbers those that begin with `first`.
+pub(super) fn renumber(profile: &Profile, metadata: &mut [u8], first: u64) {
+    if profile.pi_type() != PiType::Type1 {
+        return;
+    }
+    for (reference, metadata) in (first..).zip(metadata.chunks_exact_mut(profile.metadata_size())) {
+        // An escape's reference tag is nobody's.
+        if !profile.is_escaped(metadata) {
+            let tuple = profile.tuple(metadata);
+            profile.set_tuple(metadata, Tuple { reference, ..tuple });
+        }
+    }
 }
 
 /// What the refused read of one block at `offset` left of its tuples tells. `untouched` is what was there before;
@@ -170,6 +184,24 @@ mod tests {
         metadata[8] ^= 1;
         let found = examine(&profile, &data, &metadata, 518, 133_632).unwrap();
         assert_eq!((found.tag, found.offset), (Some(Tag::Guard), Some(134_144)));
+    }
+
+    #[test]
+    fn tuples_when_renumbered_are_right_in_the_new_numbers_and_escapes_stay() {
+        let (data, mut metadata) = ([1; 1536], [0; 24]);
+        // The new numbers go beyond 32 bits, of which a tag has the lower.
+        let new = u64::from(u32::MAX);
+        let type1 = profile(PiType::Type1);
+        type1.generate(&data, &mut metadata, 518, 0x1234);
+        type1.escape(&mut metadata[8..16]);
+        renumber(&type1, &mut metadata, new);
+        assert_eq!(examine(&type1, &data, &metadata, new, 0), None);
+        assert_eq!((type1.tuple(&metadata[16..]).reference, metadata[8..16].to_vec()), (1, vec![0xFF; 8]));
+        assert_eq!(type1.tuple(&metadata[..8]).application, 0x1234);
+        let type3 = profile(PiType::Type3);
+        type3.generate(&data, &mut metadata, 9, 0);
+        renumber(&type3, &mut metadata, new);
+        assert_eq!(type3.tuple(&metadata[16..]).reference, 9);
     }
 
     #[test]

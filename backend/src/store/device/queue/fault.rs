@@ -3,7 +3,7 @@
 
 use super::{DeviceQueue, Request, UNTOUCHED, metadata};
 use crate::io::Ring;
-use crate::store::device::diagnose::{Stage, examine, first_half, from_tuples};
+use crate::store::device::diagnose::{Stage, examine, first_half, from_tuples, renumber};
 use crate::store::{Completion, Io, IoError, PiFault};
 use integrity::Tag;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 impl DeviceQueue {
     pub(super) fn recovered(&mut self, slot: usize, well: bool) {
         let request = &self.requests[slot];
-        if well && request.again {
+        if well && (request.again || request.stage != Stage::Only) {
             self.store.counters.recovered.fetch_add(1, Ordering::Relaxed);
             let Io { op, offset, bytes, .. } = request.io;
             self.log.log(log::Level::Warn, || {
@@ -45,26 +45,35 @@ impl DeviceQueue {
         }
     }
 
-    /// What was read unchecked: what is wrong with it? If nothing is, it may have gone wrong on its way, or another has
-    /// written meanwhile; but the device is the judge of that.
+    /// What was read unchecked: what is wrong with it? If nothing is, it went wrong on its way, or another has written
+    /// meanwhile. It is as good as checked if it was looked at in the device's own numbers; else the device is asked again.
     pub(super) fn unchecked(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
         let device = &self.store.convert.device;
         let Request { io, window, scratch, again, .. } = &self.requests[slot];
+        let number = self.number(io.offset, false);
+        let on_device = self.store.way.device_interval(number);
         let wrong = io.buffer.as_ref().zip(scratch.as_ref()).and_then(|(lease, scratch)| {
-            let metadata = scratch.pi(metadata(device, window));
-            examine(
-                device,
-                &lease.parts().0[window.clone()],
-                metadata,
-                self.number(io.offset, true),
-                io.offset,
-            )
+            let (data, metadata) = (&lease.parts().0[window.clone()], scratch.pi(metadata(device, window)));
+            examine(device, data, metadata, on_device.unwrap_or(number), io.offset)
         });
         match wrong {
             Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
+            None if on_device.is_some() => {
+                self.renumber(slot, number);
+                let result = self.deliver(slot).map_err(IoError::Mismatch);
+                self.recovered(slot, result.is_ok());
+                self.end(slot, result, done);
+            }
             None if *again => self.search(slot, window.clone(), ring, done),
             None => self.again(slot, None, ring, done),
         }
+    }
+
+    /// Gives the tuples of a read, which are right in the device's numbers, those of the disk, the first of which is `number`.
+    fn renumber(&mut self, slot: usize, number: u64) {
+        let device = &self.store.convert.device;
+        let Request { window, scratch: Some(scratch), .. } = &mut self.requests[slot] else { return };
+        renumber(device, scratch.pi_mut(metadata(device, window)), number);
     }
 
     /// Does everything once more, from the copy that is right; the second time is the last.
