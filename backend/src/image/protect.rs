@@ -199,6 +199,8 @@ impl Target {
         }
         fallocate(&medium.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, 0, needed)
             .map_err(ImageError::io(path, "cannot zero the device"))?;
+        // An older sidecar's header must not come back over what is written next.
+        medium.file.sync_all().map_err(ImageError::io::<io::Error>(path, "cannot make the zeroes durable"))?;
         Ok(Self::Device { path: path.to_owned() })
     }
 
