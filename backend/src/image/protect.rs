@@ -13,7 +13,7 @@ use crate::image::{ImageError, Observer};
 use crate::store::lock::Access;
 use crate::store::medium::{Direct, Medium};
 use crate::store::sidecar::{
-    BLOCK, Closed, Header, PiFile, default_path, owner_record, read_header, user_of, write_header,
+    BLOCK, Closed, HEADERS, Header, PiFile, default_path, owner_record, read_header, user_of, write_header,
 };
 use crate::store::{Errno, StoreError};
 use integrity::{Guard, PiType, Profile};
@@ -197,10 +197,19 @@ impl Target {
         if medium.bytes < needed {
             return Err(ImageError::Small { path: path.to_owned(), found: medium.bytes, needed });
         }
-        fallocate(&medium.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, 0, needed)
+        let durable = || {
+            medium.sync_data().map_err(ImageError::io::<io::Error>(path, "cannot make the zeroes durable"))
+        };
+        // An older sidecar's headers go first, and for good: over a log and metadata of zeroes they would say that nothing
+        // was ever protected.
+        medium
+            .write_all_at(&vec![0; HEADERS as usize], 0)
             .map_err(ImageError::io(path, "cannot zero the device"))?;
-        // An older sidecar's header must not come back over what is written next.
-        medium.file.sync_all().map_err(ImageError::io::<io::Error>(path, "cannot make the zeroes durable"))?;
+        durable()?;
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        fallocate(&medium.file, flags, HEADERS, needed - HEADERS)
+            .map_err(ImageError::io(path, "cannot zero the device"))?;
+        durable()?;
         Ok(Self::Device { path: path.to_owned() })
     }
 
@@ -249,8 +258,73 @@ impl Drop for Target {
     }
 }
 
-/// Whether a device starts with nothing, as one that was never used does.
+/// Whether a device starts and ends with nothing, as one that was never used does. File systems, partition tables and
+/// arrays have their marks in the first MiB or in the last.
 fn is_blank(medium: &Medium) -> bool {
-    let mut start = [0; 64 << 10];
-    medium.file.read_exact_at(&mut start, 0).is_ok() && start.iter().all(|byte| *byte == 0)
+    let mut part = vec![0; medium.bytes.min(1 << 20) as usize];
+    [0, medium.bytes - part.len() as u64]
+        .into_iter()
+        .all(|at| medium.file.read_exact_at(&mut part, at).is_ok() && part.iter().all(|byte| *byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::tap::{Deed, Fault, Tape};
+    use integrity::ProfileSpec;
+    use tempfile::NamedTempFile;
+
+    fn header() -> Header {
+        let spec = ProfileSpec {
+            guard: Guard::Crc16T10Dif,
+            interval: 512,
+            metadata_size: 8,
+            pi_offset: 0,
+            tag_size: 2,
+            pi_type: PiType::Type1,
+        };
+        Header::new(Profile::new(spec).unwrap(), 1 << 20, false)
+    }
+
+    /// A file that a device is played by, full of this.
+    fn device(bytes: u64, byte: u8) -> NamedTempFile {
+        // Beside the program: ZERO_RANGE is not for every file system.
+        let folder = std::env::current_exe().unwrap();
+        let file = NamedTempFile::new_in(folder.parent().unwrap()).unwrap();
+        file.as_file().write_all_at(&vec![byte; bytes as usize], 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn old_headers_when_they_may_come_back_are_followed_by_what_they_spoke_of() {
+        let file = device(header().sidecar_bytes(), 0xAA);
+        let tape = Tape::start(&[file.as_file()]);
+        tape.fail(Fault { file: 0, deed: Deed::Sync, after: 0, times: 1 });
+        assert!(Target::device(file.path(), &header()).is_err());
+        tape.stop();
+        let left = std::fs::read(file.path()).unwrap();
+        assert!(left[HEADERS as usize..].iter().all(|byte| *byte == 0xAA));
+        assert!(left[..HEADERS as usize].iter().all(|byte| *byte == 0));
+        match Target::device(file.path(), &header()) {
+            Ok(_) => assert!(std::fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0)),
+            // Of this file system.
+            Err(ImageError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EOPNOTSUPP)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn device_when_a_byte_of_its_first_or_last_mib_is_set_is_not_blank() {
+        let file = device(4 << 20, 0);
+        let blank =
+            || is_blank(&Medium::open(file.path(), Access::Shared, Direct::Off, BLOCK as u32).unwrap());
+        assert!(blank());
+        // btrfs and reiserfs; the end of the first MiB; LVM's and md's places near the end.
+        for at in [65_600, (1 << 20) - 1, 3 << 20, (4 << 20) - 65_536, (4 << 20) - 1] {
+            file.as_file().write_all_at(&[1], at).unwrap();
+            assert!(!blank(), "{at}");
+            file.as_file().write_all_at(&[0], at).unwrap();
+        }
+        assert!(blank());
+    }
 }

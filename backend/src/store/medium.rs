@@ -160,7 +160,8 @@ impl Medium {
         Err(Errno(*broken))
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    /// The same for a tool, which asks once.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
         #[cfg(test)]
         let _synced = crate::io::tap::syncing(&self.file)?;
         self.file.sync_data()

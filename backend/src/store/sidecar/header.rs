@@ -21,8 +21,8 @@ const MAGIC: [u8; 8] = *b"DIXBKPI\0";
 const VERSION: u32 = 1;
 /// Where the two copies lie; far enough apart that one bad stretch of a medium does not take both.
 pub const COPIES: [u64; 2] = [0, 32 << 10];
-/// Where the log area starts by default, after both copies.
-const LOG_START: u64 = 64 << 10;
+/// What both copies take; there the log area starts by default.
+pub const HEADERS: u64 = 64 << 10;
 const MIB: u64 = 1 << 20;
 /// Largest log area: it is read into memory to be replayed, and a sidecar may have been made elsewhere.
 const LOG_MOST: u64 = 1 << 30;
@@ -195,7 +195,7 @@ impl Header {
             non_atomic,
             profile,
             data_bytes,
-            log: (LOG_START, log_end - LOG_START),
+            log: (HEADERS, log_end - HEADERS),
             metadata: (log_end, layout.position(layout.blocks()) - log_end),
             closed: Closed::default(),
             live: Live::Nothing,

@@ -41,6 +41,7 @@ pub use replay::{Named, Recovered};
 
 pub(crate) use foreign::foreign_tag;
 pub(crate) use grow::grown_size;
+pub(crate) use header::HEADERS;
 pub(crate) use pifile::{PiFile, default_path, read_header, user_of, write_header};
 
 use crate::io::Doorbell;
