@@ -2,7 +2,7 @@
 
 use hypervisor::sim::Sim;
 use hypervisor::{
-    Backend, Copier, Copy, Counted, DomId, Error, EventChannel, GrantRef, Mapping, Port, Statistics,
+    Backend, Copier, Copy, Counted, DomId, Error, EventChannel, GrantRef, Mapping, Port, Shared, Statistics,
 };
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +20,10 @@ pub struct Switches {
     pub pipe: Mutex<Option<(PipeReader, PipeWriter)>>,
     /// How many such were still open somewhere when their channel was closed.
     pub kept_open: AtomicUsize,
+    /// A ring, of which `rsp_prod` is noted with every notification from now on.
+    pub ring: Mutex<Option<Arc<Shared>>>,
+    /// What was noted.
+    pub announced: Mutex<Vec<u32>>,
 }
 
 impl Switches {
@@ -99,6 +103,11 @@ impl EventChannel for Part<Box<dyn EventChannel>> {
 
     fn notify(&self) -> Result<(), Error> {
         self.switches.check(&self.switches.channel)?;
+        if let Some(ring) = &*self.switches.ring.lock().unwrap() {
+            let mut rsp_prod = [0; 4];
+            ring.read(8, &mut rsp_prod);
+            self.switches.announced.lock().unwrap().push(u32::from_ne_bytes(rsp_prod));
+        }
         self.inner.notify()
     }
 

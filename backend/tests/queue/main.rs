@@ -5,6 +5,7 @@ mod harness;
 mod host;
 mod hostile;
 mod memory;
+mod notify;
 mod order;
 mod pi;
 mod profiles;

@@ -68,7 +68,7 @@ impl Engine {
         for response in &refused.responses {
             self.ring.respond(response);
         }
-        self.work.answered = true;
+        self.work.answered += 1;
     }
 
     /// Takes a parsed request into the table and places it; gives its name back if it is a barrier.

@@ -219,6 +219,6 @@ impl Engine {
             counters.errors.add(1);
         }
         self.table.give_back(name);
-        self.work.answered = true;
+        self.work.answered += 1;
     }
 }

@@ -6,7 +6,7 @@
 //!        start     the store gets each I/O with its buffer
 //!        enter     one io_uring call hands in what the store queued; completions come back
 //!        finish    reads: PI checked, one grant copy for the batch; every request answered
-//!        publish   one store of rsp_prod, at most one notification
+//!        publish   one store of rsp_prod, at most one notification; it waits while the ring has more, for a batch at most
 //! ```
 //!
 //! A request that finds no buffer, or a barrier that finds others under way, is *held*; while anything is held the
@@ -130,13 +130,21 @@ pub(crate) struct Work {
     vain_events: u32,
     event_polled: bool,
     event_due: bool,
-    answered: bool,
+    /// Requests answered in this turn.
+    answered: usize,
+    /// The frontend asked to be notified of what was published.
+    owed: bool,
+    /// Requests answered since then.
+    unannounced: usize,
 }
 
 impl Engine {
     /// Works until told to stop, and drained. The ring then stands at its last response.
     pub fn run(&mut self) -> Result<(), Failure> {
         let result = self.serve();
+        if self.work.owed {
+            self.notify();
+        }
         self.forget_channel();
         result
     }
@@ -178,14 +186,36 @@ impl Engine {
             self.work.vain_events = self.work.vain_events.saturating_add((heard && self.accepts()).into());
         }
         worked |= self.finish();
-        if std::mem::take(&mut self.work.answered) && self.ring.publish() {
-            self.link.counters.notifications.add(1);
-            let notified = self.channel.notify();
-            self.heard(notified);
-        }
+        worked |= self.publish();
         self.link.counters.turns.add(1);
         self.link.counters.submits.set(self.uring.submits());
         Ok(worked)
+    }
+
+    /// Publishes the turn's responses, and notifies the frontend if it asked for that. A backend that is faster than its
+    /// guest finds one request a turn: as long as the ring has the next, they share a notification, up to a batch of
+    /// them. Whether a notification is owed, or was.
+    fn publish(&mut self) -> bool {
+        let answered = std::mem::take(&mut self.work.answered);
+        self.work.owed |= self.ring.publish();
+        if !self.work.owed {
+            return false;
+        }
+        // A turn without answers counts as well, so that this ends.
+        self.work.unannounced += answered.max(1);
+        let want = if self.work.half_pair { 2 } else { 1 };
+        let more = self.accepts() && self.ring.unconsumed().is_ok_and(|n| n >= want);
+        if !more || self.work.unannounced >= BATCH {
+            self.notify();
+        }
+        true
+    }
+
+    fn notify(&mut self) {
+        (self.work.owed, self.work.unannounced) = (false, 0);
+        self.link.counters.notifications.add(1);
+        let notified = self.channel.notify();
+        self.heard(notified);
     }
 
     /// What the event channel gave. If it failed, the queue stops, but the store may have requests under way that
