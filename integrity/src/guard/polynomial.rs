@@ -60,10 +60,15 @@ const fn t10dif_product(a: u64, b: u64) -> u64 {
 /// For b of up to 64 bits, floor(b / P) is exactly floor(b * this / x^64): what the constant leaves out, b times the
 /// remainder of x^64 / P, divided by P and by x^64, has no power of x that is not negative.
 pub(super) const fn t10dif_barrett() -> u64 {
+    t10dif_quotient(64)
+}
+
+/// floor(x^n / P) for CRC-16/T10-DIF, n from 16 to 79.
+pub(super) const fn t10dif_quotient(n: usize) -> u64 {
     let generator = (0x1_0000 | T10DIF) as u128;
-    let mut rest = 1u128 << 64;
+    let mut rest = 1u128 << n;
     let mut quotient = 0;
-    let mut power = 64;
+    let mut power = n;
     while power >= 16 {
         if rest >> power & 1 == 1 {
             quotient |= 1 << (power - 16);

@@ -23,7 +23,8 @@
 //! H and L end side by side in a lane, which costs shuffles if each has a register of its own. So one register takes
 //! the high parts of the words of even number and the low parts of those of odd number (*straight*), another one the
 //! others (*crossed*): both have a line's words in the places where the lane wants them, but for one exchange of
-//! neighbours, which one instruction makes at the end.
+//! neighbours, which one instruction makes at the end. The exchanged sum is added together with the straight part of the
+//! last line, so that it costs no XOR of its own: one instruction XORs three.
 //!
 //! # From blocks to intervals
 //! Four blocks share each load of the matrices, and their four (H, L) pairs lie in the four lanes of one register.
@@ -31,12 +32,25 @@
 //! x^8) modulo P, 16-bit numbers, which gives 79 bits per block; the lanes of one interval are XORed, and Barrett's
 //! reduction brings four sums at once from 79 bits to 16 (see [`xmm`](super::xmm)).
 //!
+//! An interval of one block needs less. T = H x^8 + L is H one byte higher, and L: the swap of columns can do that too,
+//! and nothing is multiplied. T has 72 bits, one byte more than the reduction's word, but what counts for the quotient
+//! by P, of degree 16, are all powers from x^16 on, so the lowest byte can be left out:
+//!
+//! ```text
+//!   T'         floor(T / x^8)                           64 bits, the lane's high word; T mod x^16 is in its low word
+//!   quotient   floor(T' floor(x^72 / P) / x^64)         = floor(T' x^8 / P) = floor(T / P)
+//!   result     T - quotient * P                         in the low 16 bits, which is all that is left of it
+//! ```
+//!
+//! The quotient is exact for the reason that `polynomial.rs` gives for 64 bits: the remainder of x^72 / P has a degree
+//! below 16, and so, times T' and divided by P and x^64, no power of x that is not negative.
+//!
 //! # What limits it
 //! On Intel's processors one port multiplies by matrices of 512 bits, and one other port does all else, XORs included.
-//! A block is 16 multiplications, hence 16 cycles, and the rest has just so much room beside them: 8 XORs, and 7
-//! instructions that are a quarter of what is left to do for a group of four. These wait for each other, some 40 cycles
-//! long, in which the processor does not see far enough ahead to the next group. So they are written in between the
-//! next group's instructions, and 20 cycles per block become 18.
+//! A block is 16 multiplications, hence 16 cycles, and the rest has just so much room beside them: 8 instructions that XOR,
+//! one that exchanges, and 4 that are a quarter of what is left to do for a group of four one-block intervals. These wait
+//! for each other, in which time the processor does not see far enough ahead to the next group. So they are written in
+//! between the next group's instructions.
 //!
 //! The map from intervals to guards is linear from end to end, which is why the tests prove it by checking every
 //! input of one bit.
@@ -47,8 +61,11 @@
 
 use std::arch::x86_64::*;
 
-use super::zmm::{Vector, blocks, blocks_mut, eight, lanes, pairs, reduce_t10dif, store_crc16s, take, xor3};
-use crate::guard::polynomial::t10dif_power;
+use super::zmm::{
+    Vector, blocks, blocks_mut, eight, high_product, lanes, low_product, pairs, reduce_t10dif, store_crc16s,
+    take, xor3,
+};
+use crate::guard::polynomial::{T10DIF, t10dif_power, t10dif_quotient};
 
 /// Two matrices for each word of a block, in `LINES` lines of `WORDS` words. Per line first come the straight ones, for
 /// the high parts in words of even number and the low parts in those of odd number, then the crossed ones.
@@ -127,18 +144,45 @@ pub(super) fn run<const COPY: bool>(interval: usize, from: &[u8], to: &mut [u8],
     }
 }
 
-/// Adds lines `$even` and `$even` + 1 of each block of `$from` to its straight and its crossed sum. A macro, because as
+/// Adds lines `$first` and `$first` + 1 of each block of `$from` to its straight and its crossed sum. A macro, because as
 /// a function that is too long for the compiler to inline it would keep the sums in memory.
 macro_rules! two_lines {
-    ($copy:ident, $even:literal, $from:ident, $to:ident, $straight:ident, $crossed:ident) => {
-        let [[even, even_crossed], [odd, odd_crossed]] = [&MATRICES.0[$even], &MATRICES.0[$even + 1]];
-        let (even, even_crossed) = (eight(even), eight(even_crossed));
-        let (odd, odd_crossed) = (eight(odd), eight(odd_crossed));
+    ($copy:ident, $first:literal, $from:ident, $to:ident, $straight:ident, $crossed:ident) => {
+        let [[one, one_crossed], [two, two_crossed]] = [&MATRICES.0[$first], &MATRICES.0[$first + 1]];
+        let (one, one_crossed) = (eight(one), eight(one_crossed));
+        let (two, two_crossed) = (eight(two), eight(two_crossed));
         for j in 0..$straight.len() {
-            let a = take::<$copy>(&$from[j][$even], $to.as_mut().map(|to| &mut to[j][$even]));
-            let b = take::<$copy>(&$from[j][$even + 1], $to.as_mut().map(|to| &mut to[j][$even + 1]));
-            $straight[j] = xor3($straight[j], affine(a, even), affine(b, odd));
-            $crossed[j] = xor3($crossed[j], affine(a, even_crossed), affine(b, odd_crossed));
+            let a = take::<$copy>(&$from[j][$first], $to.as_mut().map(|to| &mut to[j][$first]));
+            let b = take::<$copy>(&$from[j][$first + 1], $to.as_mut().map(|to| &mut to[j][$first + 1]));
+            $straight[j] = xor3($straight[j], affine(a, one), affine(b, two));
+            $crossed[j] = xor3($crossed[j], affine(a, one_crossed), affine(b, two_crossed));
+        }
+    };
+}
+
+/// Line 0 of each block of `$from`: the straight and the crossed sums start with it.
+macro_rules! first_line {
+    ($copy:ident, $from:ident, $to:ident, $straight:ident, $crossed:ident) => {
+        let [straight, crossed] = &MATRICES.0[0];
+        let (straight, crossed) = (eight(straight), eight(crossed));
+        for j in 0..$straight.len() {
+            let line = take::<$copy>(&$from[j][0], $to.as_mut().map(|to| &mut to[j][0]));
+            ($straight[j], $crossed[j]) = (affine(line, straight), affine(line, crossed));
+        }
+    };
+}
+
+/// Line 7 of each block of `$from`, and with it the sums put together in `$parts`: H and L side by side in every lane, the
+/// lanes still to be XORed. Nine things make the straight sum, then, which is four XORs of three.
+macro_rules! last_line {
+    ($copy:ident, $from:ident, $to:ident, $straight:ident, $crossed:ident, $parts:ident) => {
+        let [straight, crossed] = &MATRICES.0[7];
+        let (straight, crossed) = (eight(straight), eight(crossed));
+        for j in 0..$straight.len() {
+            let line = take::<$copy>(&$from[j][7], $to.as_mut().map(|to| &mut to[j][7]));
+            let exchanged =
+                _mm512_shuffle_epi32::<0b01_00_11_10>(_mm512_xor_si512($crossed[j], affine(line, crossed)));
+            $parts[j] = xor3($straight[j], affine(line, straight), exchanged);
         }
     };
 }
@@ -167,36 +211,32 @@ fn short<const COPY: bool, const N: usize>(
     for (from, registers) in from.iter().zip(registers) {
         let mut to = if COPY { to.next() } else { None };
         let (mut straight, mut crossed) = ([zero; 4], [zero; 4]);
-        two_lines!(COPY, 0, from, to, straight, crossed);
-        let columns = columns(before);
-        two_lines!(COPY, 2, from, to, straight, crossed);
-        let products = multiply(columns, multipliers);
-        two_lines!(COPY, 4, from, to, straight, crossed);
-        store_crc16s(before_registers, reduce::<N>(products));
-        two_lines!(COPY, 6, from, to, straight, crossed);
-        for j in 0..4 {
-            before[j] = parts(straight[j], crossed[j]);
-        }
+        first_line!(COPY, from, to, straight, crossed);
+        two_lines!(COPY, 1, from, to, straight, crossed);
+        let parts = lanes(before);
+        two_lines!(COPY, 3, from, to, straight, crossed);
+        let sums = sums::<N>(parts, multipliers);
+        two_lines!(COPY, 5, from, to, straight, crossed);
+        store_crc16s(before_registers, reduce::<N>(sums));
+        last_line!(COPY, from, to, straight, crossed, before);
         before_registers = registers;
     }
-    let products = multiply(columns(before), multipliers);
-    store_crc16s(before_registers, reduce::<N>(products));
+    store_crc16s(before_registers, reduce::<N>(sums::<N>(lanes(before), multipliers)));
     // One to three intervals are left, or none.
     let mut rest = [zero; 4];
     let mut to = to_rest.iter_mut();
-    for (rest, from) in rest.iter_mut().zip(from_rest) {
+    for (rest, from) in rest.as_chunks_mut::<1>().0.iter_mut().zip(from_rest) {
         let from = std::array::from_ref(from);
         let mut to = to.next().map(std::array::from_mut);
         let (mut straight, mut crossed) = ([zero], [zero]);
-        two_lines!(COPY, 0, from, to, straight, crossed);
-        two_lines!(COPY, 2, from, to, straight, crossed);
-        two_lines!(COPY, 4, from, to, straight, crossed);
-        two_lines!(COPY, 6, from, to, straight, crossed);
-        *rest = parts(straight[0], crossed[0]);
+        first_line!(COPY, from, to, straight, crossed);
+        two_lines!(COPY, 1, from, to, straight, crossed);
+        two_lines!(COPY, 3, from, to, straight, crossed);
+        two_lines!(COPY, 5, from, to, straight, crossed);
+        last_line!(COPY, from, to, straight, crossed, rest);
     }
     if !registers_rest.is_empty() {
-        let products = multiply(columns(rest), multipliers);
-        store_crc16s(registers_rest, reduce::<N>(products));
+        store_crc16s(registers_rest, reduce::<N>(sums::<N>(lanes(rest), multipliers)));
     }
 }
 
@@ -216,19 +256,17 @@ fn long<const COPY: bool>(from: &[u8], to: &mut [u8], registers: &mut [u64], mul
         for (from, next_multipliers) in from.iter().zip(multipliers) {
             let mut to = if COPY { to.next() } else { None };
             let (mut straight, mut crossed) = ([zero; 4], [zero; 4]);
-            two_lines!(COPY, 0, from, to, straight, crossed);
-            let columns = columns(before);
-            two_lines!(COPY, 2, from, to, straight, crossed);
-            sum = _mm512_xor_si512(sum, multiply(columns, before_multipliers));
-            two_lines!(COPY, 4, from, to, straight, crossed);
-            two_lines!(COPY, 6, from, to, straight, crossed);
-            for j in 0..4 {
-                before[j] = parts(straight[j], crossed[j]);
-            }
+            first_line!(COPY, from, to, straight, crossed);
+            two_lines!(COPY, 1, from, to, straight, crossed);
+            let parts = lanes(before);
+            two_lines!(COPY, 3, from, to, straight, crossed);
+            sum = add_product(sum, parts, before_multipliers);
+            two_lines!(COPY, 5, from, to, straight, crossed);
+            last_line!(COPY, from, to, straight, crossed, before);
             before_multipliers = pairs(next_multipliers);
         }
         // The interval's last group is not left for later: to wait once for so long an interval is little.
-        sums.push(_mm512_xor_si512(sum, multiply(columns(before), before_multipliers)));
+        sums.push(add_product(sum, lanes(before), before_multipliers));
         (before, sum) = ([zero; 4], zero);
         if index % 4 == 3
             && let Some(registers) = registers.next()
@@ -241,13 +279,6 @@ fn long<const COPY: bool>(from: &[u8], to: &mut [u8], registers: &mut [u64], mul
     }
 }
 
-/// H and L side by side in every lane, the lanes still to be XORed.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn parts(straight: Vector, crossed: Vector) -> Vector {
-    _mm512_xor_si512(straight, _mm512_shuffle_epi32::<0b01_00_11_10>(crossed))
-}
-
 /// Eight matrices, each times the eight bytes of its word.
 #[inline]
 #[target_feature(enable = "avx512f,gfni")]
@@ -255,35 +286,46 @@ fn affine(data: Vector, matrices: Vector) -> Vector {
     _mm512_gf2p8affine_epi64_epi8::<0>(data, matrices)
 }
 
-/// The columns of four blocks: H and L of block j, in order of their powers, in lane j.
+/// `sum` plus, in every lane, H times its multiplier and L times its own: at most 79 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn columns(parts: [Vector; 4]) -> Vector {
+fn add_product(sum: Vector, parts: Vector, multipliers: Vector) -> Vector {
     let swap = _mm512_broadcast_i32x4(_mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    _mm512_shuffle_epi8(lanes(parts), swap)
+    let columns = _mm512_shuffle_epi8(parts, swap);
+    xor3(sum, low_product(columns, multipliers), high_product(columns, multipliers))
 }
 
-/// H times its multiplier plus L times its own, in every lane: at most 79 bits.
+/// What [`reduce`] takes, of each lane's H and L, whose columns are not yet in the order of their powers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn multiply(columns: Vector, multipliers: Vector) -> Vector {
+fn sums<const N: usize>(parts: Vector, multipliers: Vector) -> Vector {
+    if N != 4 {
+        return add_product(_mm512_setzero_si512(), parts, multipliers);
+    }
+    // Byte k of T has column k - 1 of H and column k of L. Bytes 1 to 8 of T go to the high word, 0 and 1 to the low one.
+    // A column's byte is at 7 - its number, from 8 on for L; -1 makes zero.
+    let high = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, 7, -1);
+    let low = _mm_set_epi8(-1, 8, 9, 10, 11, 12, 13, 14, -1, -1, -1, -1, -1, -1, 14, 15);
     _mm512_xor_si512(
-        _mm512_clmulepi64_epi128::<0x00>(columns, multipliers),
-        _mm512_clmulepi64_epi128::<0x11>(columns, multipliers),
+        _mm512_shuffle_epi8(parts, _mm512_broadcast_i32x4(high)),
+        _mm512_shuffle_epi8(parts, _mm512_broadcast_i32x4(low)),
     )
 }
 
-/// The CRCs of `N` intervals, of one block or two, from the products of their four blocks.
+/// The CRCs of `N` intervals, of one block or two, in the low 16 bits of lanes; the bits above are garbage.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,vpclmulqdq,pclmulqdq")]
-fn reduce<const N: usize>(products: Vector) -> Vector {
+fn reduce<const N: usize>(sums: Vector) -> Vector {
     if N == 4 {
-        return reduce_t10dif(products);
+        let quotient = high_product(sums, _mm512_set1_epi64(const { t10dif_quotient(72) } as i64));
+        let multiple =
+            _mm512_clmulepi64_epi128::<0x01>(quotient, _mm512_set1_epi64((0x1_0000 | T10DIF) as i64));
+        return _mm512_xor_si512(sums, multiple);
     }
     // Lanes 0 and 1 are an interval, to lane 0; and 2 and 3, to lane 1.
     reduce_t10dif(_mm512_xor_si512(
-        _mm512_shuffle_i32x4::<0b00_00_10_00>(products, products),
-        _mm512_shuffle_i32x4::<0b00_00_11_01>(products, products),
+        _mm512_shuffle_i32x4::<0b00_00_10_00>(sums, sums),
+        _mm512_shuffle_i32x4::<0b00_00_11_01>(sums, sums),
     ))
 }
 
