@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! write   the copy that was sent is checked once more   wrong: memory went bad here     right: sent again, once
-//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: the data is good
+//! read    read again, unchecked (NVMe can)              checked here: tag, interval     right: good, or asked once more
 //!           refused again (SCSI checks always)    ->    halves, read checked, down to one block; what the tuple says
 //! ```
 //!
 //! What is read unchecked is checked here in the device's own numbers: a tuple that is not the place's own is not mapped,
 //! and below a partition its number, as the device counts, may be just what the guest counts there. Below dm and md these
-//! numbers are not known; there it is only looked at, and what seems right is read once more, checked.
+//! numbers are not known, an escape says nothing of its data, and neither does a format without a guard: there it is only
+//! looked at, and what seems right is read once more, checked.
 //!
 //! Everything here happens after a fault, so it may take its time.
 #![forbid(unsafe_code)]
 
 use crate::store::PiFault;
-use integrity::{Expected, Mismatch, PiType, Profile, Tag, Tuple};
+use integrity::{Checked, Expected, Guard, Mismatch, PiType, Profile, Tag, Tuple};
 use std::ops::Range;
 
 /// What a request's present operations are for.
@@ -72,9 +73,38 @@ pub(super) fn examine(
     metadata: &[u8],
     first: u64,
     offset: u64,
-) -> Option<PiFault> {
+) -> Result<Checked, PiFault> {
     let checked = profile.verify(data, metadata, &Expected::new(first));
-    checked.err().map(|mismatch| located(profile, mismatch, offset))
+    checked.map_err(|mismatch| located(profile, mismatch, offset))
+}
+
+/// What a look at data that was read unchecked tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// This does not match.
+    Wrong(PiFault),
+    /// It is as good as checked by the device.
+    Right,
+    /// Nothing is wrong with it that could be seen here.
+    Unsure,
+}
+
+/// Looks at data that was read unchecked at `offset`: the first interval is `number` on the disk, and on the device, where
+/// that is known, `on_device`.
+pub(super) fn look(
+    profile: &Profile,
+    data: &[u8],
+    metadata: &[u8],
+    number: u64,
+    on_device: Option<u64>,
+    offset: u64,
+) -> Look {
+    match examine(profile, data, metadata, on_device.unwrap_or(number), offset) {
+        Err(fault) => Look::Wrong(fault),
+        // On its way a tuple may have become an escape, and nothing else is left then that would show it.
+        Ok(Checked { escaped: 0 }) if profile.guard() != Guard::None && on_device.is_some() => Look::Right,
+        Ok(_) => Look::Unsure,
+    }
 }
 
 /// Gives tuples that are right in other numbers those that begin with `first`.
@@ -127,7 +157,10 @@ pub(super) fn from_tuples(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use integrity::{Guard, ProfileSpec};
+    use integrity::ProfileSpec;
+
+    /// Nothing is wrong, and nothing was left out.
+    const WHOLE: Result<Checked, PiFault> = Ok(Checked { escaped: 0 });
 
     fn profile(pi_type: PiType) -> Profile {
         let spec = ProfileSpec {
@@ -176,14 +209,41 @@ mod tests {
         let (data, mut metadata) = ([1; 1024], [0; 16]);
         // On a partition that starts at interval 257: the guest's 261 is the device's 518.
         profile.generate(&data, &mut metadata, 261, 0);
-        assert_eq!(examine(&profile, &data, &metadata, 261, 0), None);
+        assert_eq!(examine(&profile, &data, &metadata, 261, 0), WHOLE);
         let fault = PiFault { tag: Some(Tag::Reference), offset: Some(133_632), values: Some((518, 261)) };
-        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), Some(fault));
+        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), Err(fault));
         profile.generate(&data, &mut metadata, 518, 0);
-        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), None);
+        assert_eq!(examine(&profile, &data, &metadata, 518, 133_632), WHOLE);
         metadata[8] ^= 1;
-        let found = examine(&profile, &data, &metadata, 518, 133_632).unwrap();
+        let found = examine(&profile, &data, &metadata, 518, 133_632).unwrap_err();
         assert_eq!((found.tag, found.offset), (Some(Tag::Guard), Some(134_144)));
+    }
+
+    #[test]
+    fn data_read_unchecked_when_an_escape_or_no_guard_hides_it_is_not_taken_for_right() {
+        for pi_type in [PiType::Type1, PiType::Type3] {
+            let profile = profile(pi_type);
+            let (mut data, mut metadata) = ([1; 1024], [0; 16]);
+            profile.generate(&data, &mut metadata, 518, 0);
+            let look = |data: &[u8], metadata: &[u8], on_device| {
+                super::look(&profile, data, metadata, 518, on_device, 0)
+            };
+            assert_eq!(look(&data, &metadata, Some(518)), Look::Right);
+            // As the guest counts it is right, but the device may count otherwise.
+            assert_eq!(look(&data, &metadata, None), Look::Unsure);
+            data[600] ^= 1;
+            assert!(matches!(look(&data, &metadata, Some(518)), Look::Wrong(_)));
+            profile.escape(&mut metadata[8..]);
+            assert_eq!(look(&data, &metadata, Some(518)), Look::Unsure);
+        }
+        let spec = ProfileSpec {
+            guard: Guard::None,
+            tag_size: 0,
+            pi_type: PiType::Type0,
+            ..profile(PiType::Type1).spec()
+        };
+        let none = Profile::new(spec).unwrap();
+        assert_eq!(look(&none, &[1; 1024], &[7; 16], 518, Some(518), 0), Look::Unsure);
     }
 
     #[test]
@@ -195,7 +255,7 @@ mod tests {
         type1.generate(&data, &mut metadata, 518, 0x1234);
         type1.escape(&mut metadata[8..16]);
         renumber(&type1, &mut metadata, new);
-        assert_eq!(examine(&type1, &data, &metadata, new, 0), None);
+        assert_eq!(examine(&type1, &data, &metadata, new, 0), Ok(Checked { escaped: 1 }));
         assert_eq!((type1.tuple(&metadata[16..]).reference, metadata[8..16].to_vec()), (1, vec![0xFF; 8]));
         assert_eq!(type1.tuple(&metadata[..8]).application, 0x1234);
         let type3 = profile(PiType::Type3);

@@ -3,7 +3,7 @@
 
 use super::{DeviceQueue, Request, UNTOUCHED, metadata};
 use crate::io::Ring;
-use crate::store::device::diagnose::{Stage, examine, first_half, from_tuples, renumber};
+use crate::store::device::diagnose::{Look, Stage, examine, first_half, from_tuples, look, renumber};
 use crate::store::{Completion, Io, IoError, PiFault};
 use integrity::Tag;
 use std::ops::Range;
@@ -37,7 +37,7 @@ impl DeviceQueue {
         let io = &self.requests[slot].io;
         let wrong = io.buffer.as_ref().and_then(|lease| {
             let (data, metadata) = lease.parts();
-            examine(guest, data, metadata, io.offset / guest.interval() as u64, io.offset)
+            examine(guest, data, metadata, io.offset / guest.interval() as u64, io.offset).err()
         });
         match wrong {
             Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
@@ -46,26 +46,30 @@ impl DeviceQueue {
     }
 
     /// What was read unchecked: what is wrong with it? If nothing is, it went wrong on its way, or another has written
-    /// meanwhile. It is as good as checked if it was looked at in the device's own numbers; else the device is asked again.
+    /// meanwhile. Where our own look is as good as the device's it is the guest's; else the device is asked again.
     pub(super) fn unchecked(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
         let device = &self.store.convert.device;
         let Request { io, window, scratch, again, .. } = &self.requests[slot];
         let number = self.number(io.offset, false);
         let on_device = self.store.way.device_interval(number);
-        let wrong = io.buffer.as_ref().zip(scratch.as_ref()).and_then(|(lease, scratch)| {
-            let (data, metadata) = (&lease.parts().0[window.clone()], scratch.pi(metadata(device, window)));
-            examine(device, data, metadata, on_device.unwrap_or(number), io.offset)
-        });
-        match wrong {
-            Some(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
-            None if on_device.is_some() => {
+        let found = match (&io.buffer, scratch) {
+            (Some(lease), Some(scratch)) => {
+                let (data, metadata) =
+                    (&lease.parts().0[window.clone()], scratch.pi(metadata(device, window)));
+                look(device, data, metadata, number, on_device, io.offset)
+            }
+            _ => Look::Unsure,
+        };
+        match found {
+            Look::Wrong(fault) => self.end(slot, Err(IoError::Mismatch(fault)), done),
+            Look::Right => {
                 self.renumber(slot, number);
                 let result = self.deliver(slot).map_err(IoError::Mismatch);
                 self.recovered(slot, result.is_ok());
                 self.end(slot, result, done);
             }
-            None if *again => self.search(slot, window.clone(), ring, done),
-            None => self.again(slot, None, ring, done),
+            Look::Unsure if *again => self.search(slot, window.clone(), ring, done),
+            Look::Unsure => self.again(slot, None, ring, done),
         }
     }
 
