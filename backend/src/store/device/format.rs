@@ -2,6 +2,7 @@
 //!
 //! The kernel says the same of a partition, of dm and of md on top of such a device, where all below agree.
 
+use super::cut::Cut;
 use super::ioctl::{MetadataCap, metadata_cap};
 use super::mirror::mirror;
 use crate::io::PAGE;
@@ -19,8 +20,8 @@ const BIO_PAGES: usize = 256;
 pub(crate) struct Format {
     /// The PI.
     pub profile: Profile,
-    /// Bytes of data in one request to the device, at most; whole blocks. Larger ones would leave io_uring's straight way.
-    pub part: usize,
+    /// Where requests to the device are cut. Others would leave io_uring's straight way.
+    pub cut: Cut,
     /// The first interval's number on the whole device, where it is known (not below dm and md).
     pub base: Option<u64>,
 }
@@ -70,8 +71,8 @@ pub(crate) fn look(medium: &Medium) -> Found {
             if let Some(why) = mirror {
                 return Found::Unusable(why);
             }
-            let part = part(medium, &profile);
-            Found::Format(Format { profile, part, base: base(medium, &profile) })
+            let cut = cut(medium, &profile);
+            Found::Format(Format { profile, cut, base: base(medium, &profile) })
         }
         Err(error) => Found::Unusable(error.to_string()),
     }
@@ -130,8 +131,8 @@ fn from_sysfs(kind: &str, integrity: impl Fn(&str) -> Option<String>) -> Option<
     })
 }
 
-/// How much data one request may carry so that the kernel neither splits it nor puts it off.
-fn part(medium: &Medium, profile: &Profile) -> usize {
+/// What one request may carry so that the kernel neither splits it nor puts it off.
+fn cut(medium: &Medium, profile: &Profile) -> Cut {
     let limit =
         |name: &str| medium.attribute(&format!("queue/{name}")).and_then(|text| text.parse::<usize>().ok());
     let mut bytes = BIO_PAGES * PAGE;
@@ -142,7 +143,9 @@ fn part(medium: &Medium, profile: &Profile) -> usize {
         // The pool's pages need not be neighbours in memory.
         bytes = bytes.min(segments * PAGE);
     }
-    whole(bytes, medium.sector, profile)
+    // A boundary counts in the whole disk's sectors. What below dm or md has boundaries where these have none is not known.
+    let every = limit("chunk_sectors").unwrap_or(0) as u64;
+    Cut::after(whole(bytes, medium.sector, profile)).at_boundaries(every.saturating_mul(512), start(medium))
 }
 
 /// `bytes` as a whole number of blocks and intervals, at least one, whose PI is no more than a bio takes.
@@ -158,9 +161,13 @@ fn base(medium: &Medium, profile: &Profile) -> Option<u64> {
     if medium.attribute("dm/name").is_some() || medium.attribute("md/level").is_some() {
         return None;
     }
-    // Of a partition only; in sectors of 512 bytes.
-    let start = medium.own_attribute("start").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    Some(start.checked_mul(512)? / profile.interval() as u64)
+    Some(start(medium) / profile.interval() as u64)
+}
+
+/// The byte of its disk at which a partition starts; of everything else 0.
+fn start(medium: &Medium) -> u64 {
+    let sectors = medium.own_attribute("start").and_then(|text| text.parse::<u64>().ok());
+    sectors.unwrap_or(0).saturating_mul(512)
 }
 
 #[cfg(test)]

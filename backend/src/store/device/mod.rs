@@ -18,6 +18,7 @@
 //! Overlapping requests are ordered by the disk's table of ranges (`queue.rs` says why).
 
 mod convert;
+mod cut;
 mod diagnose;
 mod format;
 mod ioctl;
@@ -40,6 +41,8 @@ use crate::store::inbox::Waiter;
 use crate::store::medium::Medium;
 use crate::store::ranges::Ranges;
 use crate::store::{Capabilities, DiscardUnit, Geometry, Store, StoreError, StoreQueue};
+use cut::Cut;
+use queue::at_once;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,8 +67,10 @@ pub(crate) struct DeviceStore {
     bytes: AtomicU64,
     capabilities: Capabilities,
     convert: Convert,
-    /// Bytes of data of one part, at most; whole units.
-    part: usize,
+    /// Where requests are cut; whole units.
+    cut: Cut,
+    /// Bytes of one discard, at most; whole blocks.
+    discard: u64,
     ranges: Ranges<Waiter>,
     counters: Counters,
 }
@@ -74,28 +79,33 @@ impl DeviceStore {
     /// Serves an open, locked block device.
     pub fn block(medium: Medium, format: Format, convert: Convert, read_only: bool, discard: bool) -> Self {
         let (geometry, capabilities) = block_shape(&medium, &convert, read_only, discard);
-        let part = whole_units(format.part, &convert);
         let way = Way::Block { medium, base: format.base };
-        Self::new(way, geometry, capabilities, convert, part)
+        // Discards the block layer cuts by itself.
+        Self::new(way, geometry, capabilities, convert, format.cut, u64::MAX)
     }
 
     /// Serves an open, locked namespace.
     pub fn namespace(namespace: Namespace, convert: Convert, read_only: bool, discard: bool) -> Self {
         let (geometry, capabilities) = namespace_shape(&namespace, &convert, read_only, discard);
-        let part = whole_units(namespace.part, &convert);
-        Self::new(Way::Nvme(namespace), geometry, capabilities, convert, part)
+        let (cut, most) = (Cut::after(namespace.part), namespace.discard_most);
+        Self::new(Way::Nvme(namespace), geometry, capabilities, convert, cut, most)
     }
 
-    fn new(way: Way, geometry: Geometry, capabilities: Capabilities, convert: Convert, part: usize) -> Self {
+    fn new(
+        way: Way,
+        geometry: Geometry,
+        capabilities: Capabilities,
+        convert: Convert,
+        cut: Cut,
+        discard: u64,
+    ) -> Self {
+        let cut = cut.whole_units(geometry.logical_block as usize);
+        let discard = at_once(discard, geometry.logical_block);
         let bytes = AtomicU64::new(geometry.bytes);
         let ranges = Ranges::new(geometry.logical_block.max(4096));
-        Self { way, geometry, bytes, capabilities, convert, part, ranges, counters: Counters::default() }
+        let counters = Counters::default();
+        Self { way, geometry, bytes, capabilities, convert, cut, discard, ranges, counters }
     }
-}
-
-/// A part that is whole units of the two kinds of PI.
-fn whole_units(part: usize, convert: &Convert) -> usize {
-    (part / convert.unit()).max(1) * convert.unit()
 }
 
 /// The shape of a disk on a block device with PI.

@@ -55,6 +55,8 @@ pub(crate) struct Namespace {
     pub part: usize,
     /// Whether discards can be sent.
     pub discards: bool,
+    /// Bytes of one discard, at most.
+    pub discard_most: u64,
     /// Whether a completed write may still be lost.
     pub volatile_cache: bool,
 }
@@ -127,9 +129,13 @@ impl Namespace {
         let bytes = limit("max_hw_sectors_kb").map_or(most.min(128 << 10), |kilobytes| kilobytes << 10);
         // The pool's pages need not be neighbours in memory.
         let bytes = bytes.min(limit("max_segments").unwrap_or(32) * PAGE).min(1 << 20);
+        // The kernel has asked the controller (DMRSL); 0: it would send none.
+        let discard_most = limit("discard_max_bytes").map_or(u64::MAX, |bytes| bytes as u64);
         Ok(Self {
             part: whole(bytes, format.block, &format.profile),
-            discards: u16::from_le_bytes([controller[520], controller[521]]) & 1 << 2 != 0,
+            discards: u16::from_le_bytes([controller[520], controller[521]]) & 1 << 2 != 0
+                && discard_most != 0,
+            discard_most,
             volatile_cache: controller[525] & 1 != 0,
             path: path.to_owned(),
             _claim: claim,

@@ -73,6 +73,7 @@ fn command_when_laid_out_is_what_the_kernel_and_the_controller_read() {
         block: 4096,
         part: 4096,
         discards: true,
+        discard_most: u64::MAX,
         volatile_cache: true,
     };
     let offset = 0x12_3456_789A * 4096;

@@ -13,6 +13,7 @@
 mod discard;
 mod fault;
 
+pub(super) use self::discard::at_once;
 use self::discard::chunk;
 use super::DeviceStore;
 use super::convert::complete_escapes;
@@ -94,7 +95,7 @@ impl StoreQueue for DeviceQueue {
         let op = io.op;
         let window = 0..io.buffer.as_ref().map_or(0, |lease| lease.len());
         let metadata = self.store.convert.device.metadata_len(window.len());
-        let parts = window.len().div_ceil(self.store.part);
+        let parts = self.store.cut.parts(io.offset, &window);
         let scratch = match op {
             Op::Flush => None,
             // 16 bytes: the range of a discard by passthrough.
@@ -146,7 +147,9 @@ impl StoreQueue for DeviceQueue {
             return;
         };
         let bytes = match request.io.op {
-            Op::Read | Op::Write { .. } => part_window(&request.window, self.store.part, index).len(),
+            Op::Read | Op::Write { .. } => {
+                self.store.cut.part(request.io.offset, &request.window, index).len()
+            }
             Op::Discard | Op::Flush => 0,
         };
         match self.store.way.ended(result, bytes) {
@@ -184,12 +187,6 @@ impl StoreQueue for DeviceQueue {
 
 fn user_data(slot: usize, part: usize) -> u64 {
     Owner::Store.user_data((part as u64) << PART_SHIFT | slot as u64)
-}
-
-/// The data of part `index` of a window.
-fn part_window(window: &Range<usize>, part: usize, index: usize) -> Range<usize> {
-    let start = window.start + index * part;
-    start.min(window.end)..(start + part).min(window.end)
 }
 
 impl DeviceQueue {
@@ -246,8 +243,8 @@ impl DeviceQueue {
         ring: &mut Ring,
         done: &mut Vec<Completion>,
     ) {
-        let parts = window.len().div_ceil(self.store.part);
         let request = &mut self.requests[slot];
+        let parts = self.store.cut.parts(request.io.offset, &window);
         request.check = stage != Stage::Unchecked;
         (request.stage, request.window) = (stage, window);
         (request.left, request.error, request.mismatch) = (parts as u32, None, None);
@@ -267,7 +264,7 @@ impl DeviceQueue {
         let convert = &self.store.convert;
         let Request { io, window, stage, scratch, again, .. } = &mut self.requests[slot];
         let (Some(lease), Some(scratch)) = (&io.buffer, scratch) else { return Ok(()) };
-        let data = part_window(window, self.store.part, index);
+        let data = self.store.cut.part(io.offset, window, index);
         let to = scratch.pi_mut(metadata(&convert.device, &data));
         if io.op == Op::Read {
             if matches!(stage, Stage::Search(_)) {
@@ -291,7 +288,7 @@ impl DeviceQueue {
 
     fn start(&mut self, slot: usize, index: usize, ring: &mut Ring) {
         let request = &self.requests[slot];
-        let data = part_window(&request.window, self.store.part, index);
+        let data = self.store.cut.part(request.io.offset, &request.window, index);
         let offset = request.io.offset + data.start as u64;
         let seed = self.number(offset, !request.check);
         let Self { store, requests, .. } = self;
@@ -337,7 +334,7 @@ impl DeviceQueue {
     fn settled(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
         let request = &mut self.requests[slot];
         if request.io.op == Op::Discard && request.error.is_none() {
-            let chunk = chunk(&request.io, request.discarded);
+            let chunk = chunk(&request.io, request.discarded, self.store.discard);
             request.discarded += chunk.end - chunk.start;
             self.unlock(slot);
             return self.discard(slot, ring, done);

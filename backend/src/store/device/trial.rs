@@ -117,6 +117,7 @@ fn wait(ring: &mut Ring) -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::device::cut::Cut;
     use crate::store::lock::Access;
     use crate::store::medium::{Direct, SECTOR};
     use integrity::{Guard, PiType, Profile, ProfileSpec};
@@ -133,7 +134,7 @@ mod tests {
             tag_size: 2,
             pi_type: PiType::Type1,
         };
-        let format = Format { profile: Profile::new(spec).unwrap(), part: 4096, base: Some(0) };
+        let format = Format { profile: Profile::new(spec).unwrap(), cut: Cut::after(4096), base: Some(0) };
         let open = |direct| Medium::open(file.path(), Access::Shared, direct, SECTOR).unwrap();
         let buffered = trial(&open(Direct::Off), &format).unwrap_err();
         assert!(matches!(&buffered, Unusable::Lacking(why) if why.contains("direct")), "{buffered:?}");
