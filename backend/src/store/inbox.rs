@@ -32,6 +32,8 @@ pub(crate) enum Wake {
     Announced(Result<(), Errno>),
     /// There was no room for its record, and there may be now.
     Room,
+    /// Its record is gone from the log, or will not go for now.
+    Retired,
     /// Its flush has ended.
     Flushed(Result<(), Errno>),
 }

@@ -279,6 +279,10 @@ impl Checkpoint<'_> {
             })?;
         }
         wal.retire(cut);
+        if wal.wants_checkpoint() {
+            // What was open at the cut and is over now kept something that is waited for. Each round retires something.
+            self.maintenance.kick(true);
+        }
         Ok(())
     }
 

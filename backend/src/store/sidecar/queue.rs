@@ -9,6 +9,7 @@
 //!                                                            -> unlock -> [FUA: flush] -> complete
 //! discard: chunk exclusive  -> announced -> data punched -> whole blocks dropped and punched, else escapes put
 //!                                                            -> over -> unlock -> next
+//!                              -> failed? over -> unlock -> its record retired
 //! flush:   the maintenance thread
 //! ```
 //!
@@ -148,6 +149,10 @@ impl SidecarQueue {
                 match wake {
                     Wake::Range => self.start(slot, ring, done),
                     Wake::Flushed(result) => self.end(slot, result, done),
+                    Wake::Retired => {
+                        let error = self.requests[slot].error.unwrap_or(Errno(libc::EIO));
+                        self.end(slot, Err(error), done);
+                    }
                     Wake::Announced(result) => {
                         if let Err(error) = result {
                             self.requests[slot].announced = Announced::No;
@@ -325,11 +330,14 @@ impl SidecarQueue {
 
     /// The step is over: gives the range back, and completes the request unless there is more to it.
     fn unlock(&mut self, slot: usize, ring: &mut Ring, done: &mut Vec<Completion>) {
-        self.over(slot);
+        let held_back = self.over(slot);
         let request = &mut self.requests[slot];
         let me = &self.inbox;
         if let Some(span) = request.span.take() {
             self.shared.ranges.release(span, &mut |waiter: Waiter| waiter.post(Wake::Range, Some(me)));
+        }
+        if held_back {
+            return;
         }
         match (request.io.op, request.error) {
             (_, Some(error)) => self.end(slot, Err(error), done),

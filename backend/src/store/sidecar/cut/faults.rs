@@ -79,6 +79,33 @@ fn cut_when_a_write_or_flush_failed_and_a_bitmap_is_kept_keeps_what_was_acknowle
     holds(Shape { crash: CrashMode::Bitmap, ..shape(Guard::Crc16T10Dif) }, 4);
 }
 
+#[test]
+fn cut_when_a_discard_failed_and_that_was_said_keeps_the_pi_of_data_that_is_there() {
+    for shape in [shape(Guard::Ip), Shape { intervals: 24, ..torn() }] {
+        let steps = vec![
+            write(&shape, 3, 2, 1),
+            Step::Wait,
+            Step::Flush,
+            Step::Checkpoint,
+            Step::Discard { first: 3, count: 4 },
+            // Something older than what ends next, and something newer.
+            write(&shape, 10, 1, 1),
+            Step::Wait,
+            write(&shape, 4, 1, 2),
+            Step::Wait,
+        ];
+        for (deed, times) in [(Deed::Nothing, 1), (Deed::Write, 1), (Deed::Nothing, 3), (Deed::Write, 3)] {
+            // The first write of the data goes well, the discard does not.
+            let fault = Fault { file: 0, deed, after: 1, times };
+            let story = play_with(shape, std::slice::from_ref(&steps), Some(fault));
+            assert!(story.has_failed(&steps[4]), "the discard went well");
+            if let Err(error) = enumerate(&story, usize::MAX, &nothing, false) {
+                panic!("{fault:?}: {error}");
+            }
+        }
+    }
+}
+
 /// A store and a tape of its files.
 fn store(path: &Path, spec: StoreSpec) -> (Arc<dyn Store>, Arc<Tape>) {
     let store: Arc<dyn Store> = Arc::new(SidecarStore::open(&spec, &default_path(path), "a test").unwrap());
@@ -153,6 +180,22 @@ fn write_when_nothing_can_be_made_durable_any_more_ends_wherever_its_block_is() 
         write(block).unwrap();
     }
     assert_eq!(write(28 * sets + 50), FAILED);
+    tape.stop();
+}
+
+#[test]
+fn discard_when_neither_it_nor_a_checkpoint_can_be_done_ends_all_the_same() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    sparse(&path, 1 << 20);
+    let (store, tape) = store(&path, StoreSpec::new(&path));
+    let mut driver = Driver::new(&store);
+    driver.write(0, &[1; 4096], 0, false).unwrap();
+    tape.fail(Fault { file: 0, deed: Deed::Sync, after: 0, times: 1 });
+    assert_eq!(driver.flush(), FAILED);
+    // From now on the data cannot be flushed. Nor can it be punched.
+    tape.fail(Fault { file: 0, deed: Deed::Nothing, after: 0, times: usize::MAX });
+    assert!(driver.discard(0, 4096).is_err());
     tape.stop();
 }
 

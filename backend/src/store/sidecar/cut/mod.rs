@@ -386,7 +386,8 @@ fn cut_when_more_is_in_flight_than_the_log_has_room_for_leaves_old_or_new() {
 fn replay_when_the_medium_has_lost_what_was_flushed_names_it_and_reads_fail() {
     let story = witness();
     // After the guest's first flush, which `overwrites` puts behind three writes.
-    let flushed = story.events.iter().position(|event| matches!(event, Event::Note(7))).unwrap() + 1;
+    let is_done = |event: &Event| matches!(event, Event::Note(note) if *note == play::done(3));
+    let flushed = story.events.iter().position(is_done).unwrap() + 1;
     let (mut state, doubts) = story.base.cut(&story.events, flushed, &nothing);
     let newest: Vec<usize> = doubts.iter().map(|doubt| doubt.newest()).collect();
     state = state.choose(&doubts, &newest);

@@ -54,6 +54,8 @@ struct Played {
     queue: usize,
     submitted: usize,
     acknowledged: Option<usize>,
+    /// When it was said to have failed.
+    failed: Option<usize>,
 }
 
 /// A recording with all there is to know about it.
@@ -65,7 +67,22 @@ pub(super) struct Story {
     pub waits: u64,
     /// Whether what a failed write left of its intervals' data is anything.
     torn: bool,
+    /// Whether the log works throughout, so that a discard's record is on the medium only if its announcement went well.
+    logged: bool,
     played: Vec<Played>,
+}
+
+/// What is noted when a step of that number is asked for, has been done, and has failed.
+pub(super) fn asked(number: usize) -> usize {
+    3 * number
+}
+
+pub(super) fn done(number: usize) -> usize {
+    3 * number + 1
+}
+
+pub(super) fn failed(number: usize) -> usize {
+    3 * number + 2
 }
 
 /// A folder where flushes cost nothing, for what is flushed there is never lost.
@@ -171,12 +188,14 @@ pub(super) fn play_with(shape: Shape, scripts: &[Vec<Step>], fault: Option<Fault
     let played =
         scripts.iter().enumerate().flat_map(|(queue, script)| script.iter().map(move |step| (queue, step)));
     let played = played.enumerate().filter_map(|(number, (queue, step))| {
-        let submitted = place(2 * number)?;
-        Some(Played { step: step.clone(), queue, submitted, acknowledged: place(2 * number + 1) })
+        let submitted = place(asked(number))?;
+        let (acknowledged, failed) = (place(done(number)), place(failed(number)));
+        Some(Played { step: step.clone(), queue, submitted, acknowledged, failed })
     });
     let played = played.collect();
     let torn = fault.is_some_and(|fault| fault.file == 0 && fault.deed == Deed::Write);
-    Story { shape, base, events, waits, torn, played }
+    let logged = shape.crash == CrashMode::Log && fault.is_none_or(|fault| fault.file == 0);
+    Story { shape, base, events, waits, torn, logged, played }
 }
 
 fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape, may_fail: bool) {
@@ -191,15 +210,12 @@ fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape, may_fai
             if let Some(lease) = completion.buffer {
                 driver.give_back(lease);
             }
-            // Of what fails nothing is promised.
-            if completion.result.is_ok() {
-                tape.note(2 * number + 1);
-            }
+            tape.note(if completion.result.is_ok() { done(number) } else { failed(number) });
         }
     };
     for (number, step) in steps {
         let start = |driver: &mut Driver, op, first: u64, count: u64, buffer| {
-            tape.note(2 * number);
+            tape.note(asked(*number));
             (driver.start(op, first * interval, count * interval, buffer), *number)
         };
         match step {
@@ -220,11 +236,11 @@ fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape, may_fai
                 let bytes = store.geometry().bytes + intervals * interval;
                 let data = File::options().write(true).open(&store.shared.data.path).unwrap();
                 data.set_len(bytes).unwrap();
-                tape.note(2 * number);
+                tape.note(asked(*number));
                 match store.grow() {
                     Ok(now) => {
                         assert_eq!(now, bytes);
-                        tape.note(2 * number + 1);
+                        tape.note(done(*number));
                     }
                     Err(error) => assert!(may_fail, "{error}"),
                 }
@@ -248,6 +264,15 @@ fn run(store: &Arc<SidecarStore>, steps: &[(usize, &Step)], tape: &Tape, may_fai
 }
 
 impl Story {
+    /// Whether a discard like that was said to have failed.
+    pub(super) fn has_failed(&self, step: &Step) -> bool {
+        let Step::Discard { first, count } = step else { return false };
+        self.played.iter().any(|played| {
+            matches!(&played.step, Step::Discard { first: f, count: c } if (f, c) == (first, count))
+                && played.failed.is_some()
+        })
+    }
+
     fn covers(&self, played: &Played, interval: u64) -> Option<usize> {
         let (first, count) = match &played.step {
             Step::Write { first, data, .. } => (*first, (data.len() / self.shape.profile.interval()) as u64),
@@ -299,34 +324,49 @@ impl Story {
             base[piece.in_run].copy_from_slice(from);
         }
         base.iter_mut().for_each(|byte| *byte = !*byte);
-        for interval in (0..intervals).filter(|interval| !excused(interval)) {
+        for interval in 0..intervals {
             let at = interval as usize;
             let (data, metadata) = (&data[at * size..][..size], &metadata[at * entry..][..entry]);
             let base = (&self.base.0[0][at * size..][..size], &base[at * entry..][..entry]);
             let fail =
                 |what: &str| Err(format!("after a cut before event {cut}: interval {interval} {what}"));
-            if profile.verify(data, metadata, &Expected::new(interval)).is_err() {
-                return fail("does not match its PI");
-            }
             let all: Vec<(&Played, usize)> = self
                 .played
                 .iter()
                 .filter(|played| played.submitted < cut)
                 .filter_map(|played| self.covers(played, interval).map(|index| (played, index)))
                 .collect();
-            let old = |version: &Played| {
-                all.iter().any(|(newer, _)| {
-                    let after = version.acknowledged.is_some_and(|at| at < newer.submitted)
-                        || (version.queue == newer.queue && version.submitted < newer.submitted);
-                    after && self.secured(newer, cut)
-                })
-            };
             let part = |bytes: &[u8], index: usize, size: usize| bytes[index * size..][..size].to_vec();
             let written = |version: &Played, index| match &version.step {
                 Step::Write { data, metadata, .. } => {
                     Some((part(data, index, size), part(metadata, index, entry)))
                 }
                 _ => None,
+            };
+            // A discard that was said to have failed may have taken the data, but the PI of data that is there stays.
+            let escaped = metadata.iter().all(|byte| *byte == 0xFF);
+            let there = base.0 == data
+                || all.iter().any(|(v, index)| written(v, *index).is_some_and(|(d, _)| d == data));
+            let failed = |version: &Played| version.failed.is_some_and(|at| at < cut);
+            let may_escape = |(v, index): &(&Played, usize)| match written(v, *index) {
+                Some((_, m)) => m == metadata,
+                None => !(self.logged && there && failed(v)),
+            };
+            if self.logged && escaped && base.1 != metadata && !all.iter().any(may_escape) {
+                return fail("has lost its PI to a discard that had failed");
+            }
+            if excused(&interval) {
+                continue;
+            }
+            if profile.verify(data, metadata, &Expected::new(interval)).is_err() {
+                return fail("does not match its PI");
+            }
+            let old = |version: &Played| {
+                all.iter().any(|(newer, _)| {
+                    let after = version.acknowledged.is_some_and(|at| at < newer.submitted)
+                        || (version.queue == newer.queue && version.submitted < newer.submitted);
+                    after && self.secured(newer, cut)
+                })
             };
             // A discard's data may be whatever was there, or nothing, sector by sector: nobody cares.
             let some_data = |data: &[u8]| {
@@ -339,7 +379,7 @@ impl Story {
             };
             let is = |version: &Played, index| match written(version, index) {
                 Some((d, m)) => d == data && (m == metadata || !strict),
-                None => some_data(data) && (metadata.iter().all(|byte| *byte == 0xFF) || !strict),
+                None => some_data(data) && (escaped && may_escape(&(version, index)) || !strict),
             };
             let as_base = base.0 == data && (base.1 == metadata || !strict);
             let base_is_old = all.iter().any(|(newer, _)| self.secured(newer, cut));

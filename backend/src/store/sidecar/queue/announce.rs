@@ -76,8 +76,9 @@ impl SidecarQueue {
         }
     }
 
-    /// The present step is over, for better or worse.
-    pub(super) fn over(&mut self, slot: usize) {
+    /// The present step is over, for better or worse. True if it has failed in a way that may not be told yet: a
+    /// [`Wake::Retired`](crate::store::inbox::Wake::Retired) will come.
+    pub(super) fn over(&mut self, slot: usize) -> bool {
         let shared = &*self.shared;
         let request = &mut self.requests[slot];
         let announced = std::mem::replace(&mut request.announced, Announced::No);
@@ -85,8 +86,12 @@ impl SidecarQueue {
             (Announced::Record(sequence), Safety::Log(wal)) => {
                 // The record of a discard that failed would take the PI of data that is there with it in a crash.
                 let failed = request.error.is_some();
-                let spoils = failed && request.io.op == Op::Discard;
-                if wal.close(sequence, failed) || spoils {
+                if failed && request.io.op == Op::Discard {
+                    wal.disown(sequence, Waiter { inbox: Arc::clone(&self.inbox), slot });
+                    shared.maintenance.kick(true);
+                    return true;
+                }
+                if wal.close(sequence, failed) {
                     shared.maintenance.kick(true);
                 }
             }
@@ -96,5 +101,6 @@ impl SidecarQueue {
             }
             _ => {}
         }
+        false
     }
 }

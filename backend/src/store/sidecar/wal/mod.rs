@@ -7,6 +7,7 @@
 //!           Wake::Room  <--- a batch was taken, records were retired             Wake::Announced, Wake::Flushed
 //!
 //! queues -- close(sequence): done, and its metadata is in the cache
+//!        -- disown(sequence): a discard that has failed; nobody is told so before its record is retired: Wake::Retired
 //! maintenance thread: cut -> checkpoint -> header -> retire
 //! ```
 //!
@@ -101,6 +102,8 @@ struct State {
     waiters: Vec<Committed>,
     /// Who found no room.
     room: Vec<Waiter>,
+    /// Records of what has failed and would be taken for done in a crash, and who waits for them to be retired.
+    disowned: Vec<(u64, Waiter)>,
     /// Why nothing can be made durable any more.
     failed: Option<Errno>,
     /// A checkpoint was asked for and has not been yet.
@@ -154,6 +157,7 @@ impl Wal {
                 pending: Vec::new(),
                 waiters: Vec::new(),
                 room: Vec::new(),
+                disowned: Vec::new(),
                 failed: None,
                 asked: false,
                 idle: false,
@@ -269,6 +273,14 @@ impl Wal {
         wanted && !std::mem::replace(&mut state.asked, true)
     }
 
+    /// What a record announced has failed, but in a crash the record would stand for it: the waiter gets
+    /// [`Wake::Retired`] once it is retired, or no checkpoint can be. One is wanted now.
+    pub(super) fn disown(&self, sequence: u64, waiter: Waiter) {
+        let mut state = self.lock();
+        state.area.fail(sequence);
+        state.disowned.push((sequence, waiter));
+    }
+
     /// The oldest record that is not over: what is older, the checkpoint that begins now may retire.
     pub(super) fn cut(&self) -> u64 {
         self.lock().area.first_open()
@@ -290,16 +302,29 @@ impl Wal {
         state.area.retire(cut);
         state.asked = false;
         let room = std::mem::take(&mut state.room);
+        let first = state.area.first_live();
+        let retired: Vec<Waiter> = state
+            .disowned
+            .extract_if(.., |(sequence, _)| *sequence < first)
+            .map(|(_, waiter)| waiter)
+            .collect();
         drop(state);
         wake_room(room);
+        for waiter in retired {
+            waiter.post(Wake::Retired, None);
+        }
     }
 
-    /// No checkpoint can be: whoever waits for room gets the reason.
+    /// No checkpoint can be: whoever waits for room gets the reason, and whoever failed already is told so.
     pub(super) fn refuse(&self, error: Errno) {
         let mut state = self.lock();
         state.asked = false;
         let room = std::mem::take(&mut state.room);
+        let disowned = std::mem::take(&mut state.disowned);
         drop(state);
+        for (_, waiter) in disowned {
+            waiter.post(Wake::Retired, None);
+        }
         for waiter in room {
             waiter.post(Wake::Announced(Err(error)), None);
         }
@@ -436,7 +461,8 @@ impl State {
     }
 
     fn wants_checkpoint(&self) -> bool {
-        self.area.retirable() && (!self.room.is_empty() || self.area.used() > self.area.bytes() / 2)
+        let waited_for = !self.room.is_empty() || !self.disowned.is_empty();
+        self.area.retirable() && (waited_for || self.area.used() > self.area.bytes() / 2)
     }
 
     /// Whether what is pending fits into a batch and into the area.
