@@ -259,9 +259,9 @@ impl Drop for Target {
 }
 
 /// Whether a device starts and ends with nothing, as one that was never used does. File systems, partition tables and
-/// arrays have their marks in the first MiB or in the last.
+/// arrays have their marks there, VMFS as far in as 2 MiB.
 fn is_blank(medium: &Medium) -> bool {
-    let mut part = vec![0; medium.bytes.min(1 << 20) as usize];
+    let mut part = vec![0; medium.bytes.min(4 << 20) as usize];
     [0, medium.bytes - part.len() as u64]
         .into_iter()
         .all(|at| medium.file.read_exact_at(&mut part, at).is_ok() && part.iter().all(|byte| *byte == 0))
@@ -314,13 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn device_when_a_byte_of_its_first_or_last_mib_is_set_is_not_blank() {
-        let file = device(4 << 20, 0);
+    fn device_when_a_byte_near_its_start_or_end_is_set_is_not_blank() {
+        let bytes = 16 << 20;
+        let file = device(bytes, 0);
         let blank =
             || is_blank(&Medium::open(file.path(), Access::Shared, Direct::Off, BLOCK as u32).unwrap());
         assert!(blank());
-        // btrfs and reiserfs; the end of the first MiB; LVM's and md's places near the end.
-        for at in [65_600, (1 << 20) - 1, 3 << 20, (4 << 20) - 65_536, (4 << 20) - 1] {
+        // btrfs and reiserfs; VMFS; md.
+        for at in [0, 65_600, 2 << 20, bytes - 65_536, bytes - 1] {
             file.as_file().write_all_at(&[1], at).unwrap();
             assert!(!blank(), "{at}");
             file.as_file().write_all_at(&[0], at).unwrap();
